@@ -1,0 +1,1 @@
+"""From scores to advantages: placement, returns, baselines. Tensors in, tensors out."""

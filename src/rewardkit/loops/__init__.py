@@ -1,0 +1,1 @@
+"""Loops are iterators over shared parts."""

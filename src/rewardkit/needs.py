@@ -1,0 +1,57 @@
+"""Call by name: a function's positional parameter names are its needs.
+
+Objectives and credit rules are pure functions over named tensors. Keyword-only parameters are hyper-parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Column(NamedTuple):
+    """A hyper-parameter read from the rollout's tensor of this name: ``partial(dpo, margin=Column("margin"))``."""
+
+    name: str
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """The name of a function under its partials."""
+    inner: Any = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+def needs(fn: Callable[..., Any]) -> tuple[str, ...]:
+    """Names that a function asks for: its positional parameters that no partial has bound.
+
+    >>> def loss(logps, ref_logps, *, beta=0.1): ...
+    >>> needs(loss)
+    ('logps', 'ref_logps')
+    """
+    return tuple(
+        p.name for p in inspect.signature(fn).parameters.values() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    )
+
+
+def call(fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
+    """Call ``fn`` with its needs from ``names``; parameters with a default may be absent; :class:`Column` s are filled.
+
+    Raises:
+        KeyError: naming the function, the missing tensor and what there is.
+    """
+    arguments = {}
+    for p in inspect.signature(fn).parameters.values():
+        if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            if p.name in names:
+                arguments[p.name] = names[p.name]
+            elif p.default is inspect.Parameter.empty:
+                raise KeyError(f"{name_of(fn)} needs {p.name!r}; there are only {sorted(names)}")
+        elif isinstance(p.default, Column):
+            if p.default.name not in names:
+                raise KeyError(f"{name_of(fn)} reads {p.name} from {p.default.name!r}; there are only {sorted(names)}")
+            arguments[p.name] = names[p.default.name]
+    return fn(**arguments)

@@ -1,0 +1,1 @@
+"""Losses: pure, unreduced, called by name."""

@@ -1,0 +1,1 @@
+"""Language policies on Hugging Face causal models."""

@@ -1,0 +1,133 @@
+"""The protocols: what a policy, a reward, an environment, a source of prompts and an annotator must do.
+
+They are structural: a class needs the methods, not the base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from rewardkit.types import Judgement, Rollout, Sample, Scores
+
+Want = str | Callable[..., Tensor]
+"""A name (``logps``, ``entropy``, ``values``, ``scores``) or ``fn(outputs_chunk, targets_chunk) -> [chunk, ...]``."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Anything with weights that can be evaluated on a rollout: a policy, a critic, a reward model."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The weights, as one module: what an optimiser sees and a checkpoint holds."""
+        ...
+
+    def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
+        """Tensors by name with gradients: ``[B, T]``, or ``[B]`` for scores. Dropout follows ``module.training``.
+
+        A callable in ``want`` is returned under its ``__name__``.
+        """
+        ...
+
+
+@runtime_checkable
+class Policy(Model, Protocol):
+    """A generator with a time axis."""
+
+    def sample(self, start: Sequence[Any], n: int = 1, *, sampling: Any = None, seed: int | None = None) -> Rollout:
+        """``n`` outputs for each start, rows of one start standing together with one group number.
+
+        Args:
+            start: prompts, or partial :class:`Sample` s to continue.
+            n: outputs a start.
+            sampling: the policy's own sampling options; ``None`` for its defaults.
+            seed: makes the draw a function of the weights, the starts and this number.
+        """
+        ...
+
+    def encode(self, samples: Sequence[Sample]) -> Rollout:
+        """Teacher-force any (prompt, output): offline data, references, other models' text."""
+        ...
+
+    def at(self, view: str) -> Policy:
+        """The same code with other weights: ``live``, ``start``, ``adapter_off`` or a name given to :meth:`keep`."""
+        ...
+
+    def keep(self, view: str) -> Policy:
+        """Freeze a copy of the present weights under ``view`` and return it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the weights do; keys cached log-probs."""
+        ...
+
+
+@runtime_checkable
+class Enumerable(Protocol):
+    """A policy small enough to list: the oracle for everything else."""
+
+    def enumerate(self, prompt: Any) -> tuple[list[Sample], Tensor]:
+        """Every output of ``prompt`` with its probability ``[N]`` (with gradients)."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A policy that can be advanced one action at a time, for guidance and search."""
+
+    def start(self, prompts: Sequence[Any]) -> Any: ...
+
+    def propose(self, state: Any, k: int) -> Any: ...
+
+    def step(self, state: Any, action: Any) -> Any: ...
+
+    def look(self, state: Any) -> Any: ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores the rows of a rollout.
+
+    ``scope`` says how much it must see at once: ``sample`` (any slice), ``group``, ``family`` or ``batch`` (the whole
+    gathered batch). A reward that holds a policy sees it live unless that policy is frozen.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scope(self) -> str: ...
+
+    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores: ...
+
+
+@runtime_checkable
+class Prompts(Protocol):
+    """Where the next prompts come from, and where what became of them is told. Its state resumes with the run."""
+
+    def draw(self, n: int) -> list[Sample]:
+        """``n`` samples without output; ``hidden`` carries what only rewards may see."""
+        ...
+
+    def feedback(self, rollout: Rollout, scores: Scores) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Annotator(Protocol):
+    """A person, a model, a simulator or the web app."""
+
+    def ask(self, judgements: Sequence[tuple[Sample, ...]]) -> None:
+        """Queue items to be judged."""
+        ...
+
+    def poll(self) -> list[Judgement]:
+        """The judgements that have arrived since the last call."""
+        ...

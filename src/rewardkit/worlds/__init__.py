@@ -1,0 +1,1 @@
+"""Embedded testbeds with a gold reward."""
