@@ -8,13 +8,28 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Column(NamedTuple):
-    """A hyper-parameter read from the rollout's tensor of this name: ``partial(dpo, margin=Column("margin"))``."""
+    """A hyper-parameter read from the rollout's tensor of this name: ``partial(sft, weight=Column("weight"))``.
+
+    Args:
+        name: of a tensor with one entry a row. of: ``row`` takes it as it is; for hyper-parameters with one entry a
+            pair, ``better`` takes it at the better row of each pair, and ``difference`` the better minus the worse:
+            ``partial(dpo, margin=Column("strength", of="better"))``.
+    """
 
     name: str
+    of: Literal["row", "better", "difference"] = "row"
+
+    def read(self, names: Mapping[str, Any]) -> Any:
+        """The hyper-parameter's value; pairs are ``names["pairs"]``."""
+        values = names[self.name]
+        if self.of == "row":
+            return values
+        better = values[names["pairs"][:, 0]]
+        return better if self.of == "better" else better - values[names["pairs"][:, 1]]
 
 
 def name_of(fn: Callable[..., Any]) -> str:
@@ -53,5 +68,5 @@ def call(fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
         elif isinstance(p.default, Column):
             if p.default.name not in names:
                 raise KeyError(f"{name_of(fn)} reads {p.name} from {p.default.name!r}; there are only {sorted(names)}")
-            arguments[p.name] = names[p.default.name]
+            arguments[p.name] = p.default.read(names)
     return fn(**arguments)

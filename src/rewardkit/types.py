@@ -350,6 +350,8 @@ class Scores:
         made_by: the judge's own rollout, so that judging can be trained.
         status: long ``[B]`` of OK, ERROR, MISSING. Default: all OK.
         cost: what scoring took.
+        before: what a step that is not a weighted sum (a map, a gate, an ensemble) was computed from, by name: for
+            people to see, never for credit.
     """
 
     outcome: Tensor | None = None
@@ -361,6 +363,7 @@ class Scores:
     made_by: Rollout | None = None
     status: Tensor = None  # type: ignore[assignment]
     cost: Cost = field(default_factory=Cost)
+    before: dict[str, Scores] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = [self.outcome, *self.dense.values(), self.status, *(p.status for p in self.parts.values())]
@@ -397,7 +400,7 @@ class Scores:
         for name, value in named:
             if value is None:
                 continue
-            bad = ~torch.isfinite(value.detach()).reshape(len(value), -1).all(1) & self.ok.to(value.device)
+            bad = ~torch.isfinite(value.detach()).unflatten(0, (len(value), 1)).flatten(1).all(1) & self.ok.to(value.device)
             if bool(bad.any()):
                 row = int(bad.nonzero()[0])
                 raise ValueError(

@@ -117,7 +117,7 @@ def element_weights(
 
     Returns:
         ``[B, T]``, ``[B]``, ``[P]`` or ``[G]`` (groups in ascending order of their numbers). A row counts if it trains
-        any position.
+        any position, a pair if both of its rows do, a group if at least two do: one row compares nothing.
     """
     alive_B = (mask > 0).any(-1).to(mask.dtype)
     if per == "token":
@@ -134,7 +134,8 @@ def element_weights(
         raise ValueError("element_weights needs group for a loss per group")
     _, index = torch.unique(group, return_inverse=True)
     size = int(index.max()) + 1 if len(index) else 0
-    return torch.zeros(size, dtype=mask.dtype, device=mask.device).index_reduce(0, index, alive_B, "amax")
+    rows_G = torch.zeros(size, dtype=mask.dtype, device=mask.device).index_add(0, index, alive_B)
+    return (rows_G >= 2).to(mask.dtype)
 
 
 def normaliser(weights: Tensor, per: Per, reduce: Reduce = "tokens", *, length: int | None = None) -> Tensor:
