@@ -1,0 +1,1 @@
+"""Self-contained reports: charts as inline SVG, one HTML file, no network."""
