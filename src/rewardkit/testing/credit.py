@@ -1,0 +1,149 @@
+"""Oracles for credit rules: pure functions from named tensors to named tensors, ``[B]`` or ``[B, T]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardkit.needs import call, name_of
+from rewardkit.testing.names import Make, assert_close, cast, double, is_positional, pad, poison, rows_of, select
+
+Rule = Callable[..., dict[str, Tensor]]
+
+
+def _run(rule: Rule, names: Mapping[str, Any]) -> dict[str, Tensor]:
+    return call(rule, double(names))
+
+
+def _agree(got: Mapping[str, Tensor], want: Mapping[str, Tensor], mask: Tensor, what: str, **tolerance: Any) -> None:
+    """Equal where it matters: inside the mask, or in rows that train something."""
+    if set(got) != set(want):
+        raise AssertionError(f"{what}: returns {sorted(got)} instead of {sorted(want)}")
+    for n, x in want.items():
+        where = mask > 0 if x.shape == mask.shape else (mask > 0).any(-1)
+        assert_close(got[n], x, f"{what}: {n}", where=where, **tolerance)
+
+
+def pure(rule: Rule, names: Mapping[str, Any]) -> None:
+    """Inputs are not written to, the same call gives the same result, and results lead with ``B``."""
+    names = double(names)
+    before = {n: x.clone() for n, x in names.items() if isinstance(x, Tensor)}
+    first, second = call(rule, names), call(rule, names)
+    for n, x in before.items():
+        assert_close(names[n], x, f"{name_of(rule)} wrote to its argument {n}", rtol=0, atol=0)
+    _agree(second, first, names["mask"], f"{name_of(rule)} called twice", rtol=0, atol=0)
+    for n, x in first.items():
+        if x.shape[:1] != (rows_of(names),):
+            raise AssertionError(f"{name_of(rule)}: {n} must lead with B={rows_of(names)}, not {tuple(x.shape)}")
+
+
+def padding(rule: Rule, names: Mapping[str, Any]) -> None:
+    """More padding, on either side and filled with NaN, changes nothing inside the mask."""
+    want, mask = _run(rule, names), names["mask"]
+    length = mask.shape[1]
+    for left, right in ((0, 3), (2, 0), (1, 2)):
+        grown = pad(names, left, right)
+        found = _run(rule, grown)
+        cut = {n: x[:, left : left + length] if x.shape[:2] == grown["mask"].shape else x for n, x in found.items()}
+        _agree(cut, want, mask, f"{name_of(rule)}: {left} positions of padding on the left, {right} on the right")
+
+
+def row_order(rule: Rule, names: Mapping[str, Any]) -> None:
+    """Permuting rows permutes the result; the numbers of groups mean nothing."""
+    rng = torch.Generator().manual_seed(1)
+    order = torch.randperm(rows_of(names), generator=rng)
+    moved = select(names, order)
+    for number in ("group", "family"):
+        if number in moved:
+            found, index = torch.unique(moved[number], return_inverse=True)
+            moved[number] = (torch.randperm(len(found), generator=rng) * 7 + 3)[index]
+    want = {n: x[order] for n, x in _run(rule, names).items()}
+    _agree(_run(rule, moved), want, moved["mask"], f"{name_of(rule)}: rows permuted, groups renumbered")
+
+
+def nan_outside(rule: Rule, names: Mapping[str, Any]) -> None:
+    """NaN and infinity outside the mask change nothing inside it."""
+    want = _run(rule, poison(names, 0.0))
+    for fill in (float("nan"), float("inf")):
+        _agree(_run(rule, poison(names, fill)), want, names["mask"], f"{name_of(rule)}: {fill} outside the mask")
+
+
+def all_masked(rule: Rule, names: Mapping[str, Any]) -> None:
+    """A batch that trains nothing gives finite numbers."""
+    clean = {k: torch.nan_to_num(x) if is_positional(names, k) else x for k, x in names.items()}
+    for n, x in _run(rule, {**clean, "mask": torch.zeros_like(names["mask"])}).items():
+        if not bool(torch.isfinite(x).all()):
+            raise AssertionError(f"{name_of(rule)}: everything masked: {n} is not finite")
+
+
+def group_of_one(rule: Rule, names: Mapping[str, Any]) -> None:
+    """Groups of a single row give finite numbers."""
+    for n, x in _run(rule, {**names, "group": torch.arange(rows_of(names))}).items():
+        where = names["mask"] > 0 if x.shape == names["mask"].shape else (names["mask"] > 0).any(-1)
+        if not bool(torch.isfinite(x[where]).all()):
+            raise AssertionError(f"{name_of(rule)}: groups of one row: {n} is not finite")
+
+
+def independent_groups(rule: Rule, names: Mapping[str, Any]) -> None:
+    """Each group's result is what the rule says of that group alone. Not for rules that look at the whole batch."""
+    whole = _run(rule, names)
+    for g in names["group"].unique():
+        rows = (names["group"] == g).nonzero()[:, 0]
+        part = select(names, rows)
+        want = {n: x[rows] for n, x in whole.items()}
+        _agree(_run(rule, part), want, part["mask"], f"{name_of(rule)}: group {int(g)} alone")
+
+
+def precision(rule: Rule, names: Mapping[str, Any]) -> None:
+    """float32 agrees with its float64 twin."""
+    low = cast(names, torch.float32)
+    _agree(call(rule, low), _run(rule, low), names["mask"], f"{name_of(rule)} in float32", rtol=1e-4, atol=1e-5)
+
+
+CREDIT_ORACLES: dict[str, Callable[[Rule, Mapping[str, Any]], None]] = {
+    "pure": pure,
+    "padding": padding,
+    "row_order": row_order,
+    "nan_outside": nan_outside,
+    "all_masked": all_masked,
+    "group_of_one": group_of_one,
+    "independent_groups": independent_groups,
+    "precision": precision,
+}
+
+
+def check_credit(rule: Rule, make: Make, *, seeds: Sequence[int] = (0, 1), skip: Sequence[str] = ()) -> list[str]:
+    """Put a credit rule through every oracle of :data:`CREDIT_ORACLES`.
+
+    Args:
+        rule: a pure function of named tensors, or a partial of it. make: names of a batch from a seed; it must hold
+            ``mask`` ``[B, T]`` and ``group`` ``[B]``, and mask something. seeds: batches to try.
+        skip: oracles that do not hold by design, such as ``independent_groups`` for a rule over the whole batch.
+
+    Returns:
+        the names of the oracles that ran.
+
+    Raises:
+        AssertionError: saying which oracle failed, for which seed, and what broke.
+        KeyError: if ``skip`` names no oracle.
+
+    >>> from rewardkit.testing import language_batch
+    >>> def constant(returns, mask):
+    ...     return {"advantages": returns * 2}
+    >>> check_credit(constant, language_batch)[0]
+    'pure'
+    """
+    unknown = set(skip) - set(CREDIT_ORACLES)
+    if unknown:
+        raise KeyError(f"no oracle is called {sorted(unknown)}; there are {sorted(CREDIT_ORACLES)}")
+    ran = [name for name in CREDIT_ORACLES if name not in skip]
+    for name in ran:
+        for seed in seeds:
+            try:
+                CREDIT_ORACLES[name](rule, make(seed))
+            except AssertionError as error:
+                raise AssertionError(f"oracle {name!r}, seed {seed}: {error}") from error
+    return ran
