@@ -1,0 +1,120 @@
+"""What a batch says of itself: rewards, cut-offs, divergence, and whether there is anything to learn from."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardkit.measures.kl import Estimator, kl_estimate
+from rewardkit.measures.masked import masked_sum
+from rewardkit.rewards.base import describe, errors
+from rewardkit.rewards.ops import TooManyErrorsError
+from rewardkit.types import Rollout, Scores
+
+_REPORTED: tuple[Estimator, ...] = ("k1", "k3")
+
+log = logging.getLogger(__name__)
+
+
+class NoSignal(UserWarning):
+    """A batch, or a run, from which nothing can be learned."""
+
+
+def divergence(rollout: Rollout, start: str = "start_logps") -> dict[str, float]:
+    """KL of the policy that sampled from the first policy, in nats: k1 and k3, a response and a token.
+
+    Samples are the policy's own, so the direction is KL(policy || start).
+    """
+    mask = rollout.mask
+    d = {k: kl_estimate(rollout["old_logps"], rollout[start], k) for k in _REPORTED}
+    rows = float((mask > 0).any(-1).sum().clamp(min=1))
+    tokens = float((mask > 0).sum().clamp(min=1))
+    found = {}
+    for name, value in d.items():
+        total = float(masked_sum(value, (mask > 0).to(value.dtype)).sum())
+        found[f"kl/{name}_response"], found[f"kl/{name}_token"] = total / rows, total / tokens
+    return found
+
+
+def rewards(rollout: Rollout, scores: Scores) -> dict[str, float]:
+    """What :func:`rewardkit.rewards.base.describe` says, cut-offs, lengths, and groups whose rewards are all equal."""
+    found = describe(scores) | {
+        "frac_cut": sum(s.ended == "cut" for s in rollout.samples) / len(rollout),
+        "frac_failed": sum(s.ended == "failed" for s in rollout.samples) / len(rollout),
+        "length": float((rollout.mask > 0).sum(-1).float().mean()),
+        "tokens": float(rollout.cost.tokens),
+    }
+    if scores.outcome is not None and bool(scores.ok.any()):
+        found["frac_zero_std"] = _flat_groups(scores.outcome, scores.ok, rollout.group)
+    return found
+
+
+def _flat_groups(outcome: Tensor, ok: Tensor, group: Tensor) -> float:
+    """The fraction of groups whose scored rows all have the same outcome."""
+    numbers, index = torch.unique(group[ok], return_inverse=True)
+    x = outcome[ok].double()
+    high = torch.full((len(numbers),), float("-inf"), dtype=x.dtype, device=x.device).scatter_reduce(
+        0, index, x, "amax"
+    )
+    low = torch.full((len(numbers),), float("inf"), dtype=x.dtype, device=x.device).scatter_reduce(0, index, x, "amin")
+    return float((high == low).double().mean())
+
+
+def check_errors(scores: Scores, most: float) -> None:
+    """Name the rows that the grader failed on.
+
+    Raises:
+        TooManyErrorsError: if they are more than ``most`` of the batch, with the first reasons.
+    """
+    found = errors(scores)
+    count = sum(found.values())
+    if not count:
+        return
+    reasons = "; ".join(f"{why} ({times}x)" for why, times in list(found.items())[:3])
+    said = f"the reward failed on {count} of {len(scores)} rows: {reasons}"
+    if count > most * len(scores):
+        raise TooManyErrorsError(f"{said}. More than max_errors={most} of the batch: the run stops")
+    log.warning("%s; they train nothing and are in no baseline", said)
+
+
+class Watch:
+    """Says aloud, once each, that there is nothing to learn from.
+
+    Args:
+        still: updates after which a policy that never moved from the reference is suspicious.
+    """
+
+    def __init__(self, still: int = 3) -> None:
+        self.still, self._said, self._unmoved = still, set[str](), 0
+
+    def look(self, step: int, metrics: dict[str, Any], trained: bool) -> dict[str, float]:
+        """Metrics ``no_signal`` (this batch taught nothing) and ``unmoved`` (no divergence after updates)."""
+        cut, equal = metrics["frac_cut"] == 1.0, metrics.get("frac_zero_std") == 1.0
+        moved = metrics["kl/k3_response"] > 0.0
+        stuck = step > 1 and not moved
+        self._unmoved = self._unmoved + 1 if stuck else 0
+        if cut:
+            self._say("cut", f"step {step}: every output was cut off; raise the token limit")
+        if equal:
+            self._say(
+                "equal",
+                f"step {step}: within every group all outputs have the same reward; nothing tells better from worse",
+            )
+        if not trained:
+            self._say("untrained", f"step {step}: no row was trained; all were masked, or the grader scored none")
+        if self._unmoved >= self.still:
+            self._say(
+                "unmoved",
+                f"step {step}: after {self._unmoved} updates the policy still equals the one it started from; is it "
+                "frozen, is the learning rate 0, or is the reference the policy itself?",
+            )
+        return {"no_signal": float(cut or equal or not trained), "unmoved": float(stuck)}
+
+    def _say(self, key: str, text: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            warnings.warn(text, NoSignal, stacklevel=4)

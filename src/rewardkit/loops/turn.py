@@ -1,0 +1,167 @@
+"""One turn of the online loop: sample, compare, attach, score, credit, update."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+from rewardkit.credit.base import Rule, apply, tensors_needed
+from rewardkit.loops.ranks import Shared
+from rewardkit.loops.signal import Watch, check_errors, divergence, rewards
+from rewardkit.measures.kl import Estimator
+from rewardkit.objectives.base import Loss, Reduce
+from rewardkit.objectives.policy import kl as kl_objective
+from rewardkit.protocols import Policy, Prompts, Reward
+from rewardkit.training.learner import Learner
+from rewardkit.training.reference import attach_reference
+from rewardkit.training.term import Term
+from rewardkit.types import Rollout, Scores
+
+log = logging.getLogger(__name__)
+
+Reference = Literal["start", "last"] | Policy | None
+"""Whose log-probs a divergence is measured from."""
+
+
+@dataclass(kw_only=True)
+class Turn:
+    """One turn of the loop, given its parts."""
+
+    learner: Learner
+    prompts: Prompts
+    reward: Reward
+    credit: Rule
+    objective: Callable[..., Loss]
+    reference: Reference
+    shared: Shared
+    n: int
+    batch: int
+    inner: int
+    minibatch: int | None
+    kl: float
+    kl_estimator: Estimator
+    critic: Learner | None
+    value_objective: Callable[..., Loss]
+    reduce: Reduce
+    length: int | None
+    sampling: Any
+    max_errors: float
+    seed: int
+
+    def check(self) -> None:
+        """Settings that contradict each other are named before anything is sampled."""
+        self.watch, self.compared = Watch(), False
+        ranks = self.learner.ranks.count
+        for one in filter(None, (self.learner, self.critic)):
+            if one.unplanned:
+                raise ValueError(f"schedule={one.schedule!r}, warmup={one.warmup}: give the learner total_steps")
+        if self.n < 1 or self.batch < 1 or self.inner < 1:
+            raise ValueError(f"n, batch and inner must be at least 1, not {self.n}, {self.batch}, {self.inner}")
+        if self.batch % ranks:
+            raise ValueError(f"batch={self.batch} prompts cannot be divided evenly among {ranks} ranks")
+        asked = tensors_needed(self.credit)
+        if self.reference is None and (self.kl or "ref_logps" in asked):
+            raise ValueError("a KL penalty needs a reference: 'start', 'last' or a policy")
+        if "values" in asked and self.critic is None:
+            raise ValueError("this credit rule reads values: pass critic=Learner(a model that gives values)")
+
+    def run(self, step: int) -> tuple[Rollout, Scores, dict[str, float]]:
+        rollout = self.sample(step)
+        self.compare(rollout)
+        rollout = self.attach(rollout)
+        whole = self.shared.gathered(rollout)
+        scores = self.shared.on_main(lambda: self.reward(whole, {"step": step, "seed": self.seed}))
+        check_errors(scores, self.max_errors)
+        metrics = divergence(whole) | rewards(whole, scores)
+        credited = apply(self.credit, whole, scores)
+        metrics |= self.update(self.shared.own(credited, len(rollout)), step)
+        self.prompts.feedback(whole, scores)
+        if hasattr(self.reward, "update"):
+            self.reward.update(whole, scores, step=step)
+        trained = bool((credited.mask > 0).any())
+        return credited, scores, metrics | self.watch.look(step, metrics, trained)
+
+    def sample(self, step: int) -> Rollout:
+        """This rank's share of the turn's prompts, answered."""
+        drawn = self.shared.share(self.prompts.draw(self.batch))
+        self.learner.module.eval()
+        policy: Any = self.learner.model
+        seed = (self.seed * 1_000_003 + step) * 4099 + self.learner.ranks.index
+        rollout = policy.sample(drawn, self.n, sampling=self.sampling, seed=seed)
+        if "old_logps" not in rollout:
+            rollout = attach_reference(rollout, policy, "old_logps", micro_batch=self.learner.micro_batch)
+        return rollout
+
+    def compare(self, rollout: Rollout) -> None:
+        """Once: the sampler's log-probs are the learner's, or every ratio is wrong.
+
+        Raises:
+            ValueError: if they differ by more than 0.1 nats on average.
+        """
+        if self.compared:
+            return
+        self.compared = True
+        own = attach_reference(rollout, self.learner.model, "own_logps", micro_batch=self.learner.micro_batch)
+        gap = (own["own_logps"] - rollout["old_logps"])[rollout.mask > 0].abs()
+        worst, mean = (float(gap.max()), float(gap.mean())) if len(gap) else (0.0, 0.0)
+        said = f"the sampler's log-probs differ from the learner's by {mean:.2g} nats on average, {worst:.2g} at most"
+        if not mean <= 0.1:
+            raise ValueError(f"{said}: temperature, template or weights are not the same")
+        if mean > 0.01:
+            log.warning("%s", said)
+
+    def attach(self, rollout: Rollout) -> Rollout:
+        """Log-probs of the first policy and of the reference, and values: nothing is computed twice."""
+        policy: Any = self.learner.model
+        some = self.learner.micro_batch
+        rollout = attach_reference(rollout, policy.at("start"), "start_logps", micro_batch=some)
+        if self.reference == "start":
+            rollout = rollout.with_tensors(ref_logps=rollout["start_logps"])
+        elif self.reference == "last":
+            # The weights before this turn's update are those that sampled.
+            rollout = rollout.with_tensors(ref_logps=rollout["old_logps"])
+        elif self.reference is not None:
+            rollout = attach_reference(rollout, self.reference, micro_batch=some)
+        if self.critic is not None:
+            self.critic.module.eval()
+            with torch.no_grad():
+                values = self.critic.model.evaluate(rollout, ("values",))["values"].to(rollout.mask.device)
+            rollout = rollout.with_tensors(values=values, old_values=values)
+        return rollout
+
+    def update(self, rollout: Rollout, step: int) -> dict[str, float]:
+        """``inner`` passes over the rows; metrics are means over the updates."""
+        seen: list[dict[str, float]] = []
+        size = None if self.minibatch is None else max(1, self.minibatch // self.learner.ranks.count)
+        for epoch in range(self.inner):
+            for part in self.parts(rollout, size, step, epoch):
+                report = self.learner.step(*self.terms(part))
+                if self.critic is not None:
+                    found = self.critic.step(Term(part, self.value_objective))
+                    report |= {f"critic/{k}": v for k, v in found.items()}
+                seen.append(report)
+        names = dict.fromkeys(k for report in seen for k in report)
+        return {k: sum(r.get(k, 0.0) for r in seen) / sum(k in r for r in seen) for k in names}
+
+    def parts(self, rollout: Rollout, size: int | None, step: int, epoch: int) -> Iterator[Rollout]:
+        if size is None or size >= len(rollout):
+            yield rollout
+            return
+        chance = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 4099 + epoch)
+        numbers = torch.unique(rollout.group.cpu())
+        order = numbers[torch.randperm(len(numbers), generator=chance)]
+        place = {int(g): i for i, g in enumerate(order.tolist())}
+        rows = sorted(range(len(rollout)), key=lambda r: place[int(rollout.group[r])])
+        yield from rollout.select(rows).split(size)
+
+    def terms(self, part: Rollout) -> list[Term]:
+        found = [Term(part, self.objective, reduce=self.reduce, length=self.length)]
+        if self.kl:
+            penalty = partial(kl_objective, estimator=self.kl_estimator)
+            found.append(Term(part, penalty, coef=self.kl, reduce=self.reduce, length=self.length))
+        return found

@@ -1,0 +1,147 @@
+"""One loss on one stream: a step is a sum of terms, each with its own normaliser."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardkit.needs import Column, call, name_of, needs
+from rewardkit.objectives.base import Loss, Reduce, Spec, element_weights, pairs_of, spec
+from rewardkit.protocols import Want
+from rewardkit.registry import entry
+from rewardkit.types import Rollout
+
+LIVE = frozenset({"logps", "entropy", "values", "scores"})
+"""Names that the model computes with gradients. A stored tensor of such a name is never read in their place."""
+
+ATTACH = {
+    "ref_logps": "training.attach_reference(rollout, policy)",
+    "old_logps": "policy.sample, or training.attach_reference(rollout, policy, name='old_logps')",
+    "old_values": "loops.online with a critic, or rollout.with_tensors(old_values=...)",
+    "advantages": "credit.base.apply(rule, rollout, scores)",
+    "returns": "credit.base.apply(rule, rollout, scores) with a rule that makes returns, such as gae",
+    "rank": "data.rows, or rollout.with_tensors(rank=...)",
+    "label": "data.rows, or rollout.with_tensors(label=...)",
+}
+"""Which call attaches a tensor that no model computes."""
+
+
+@entry("training:term", aliases=("Term",), tags=("learner",))
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One loss on one stream of data.
+
+    Args:
+        data: the rows; on several ranks, this rank's share of them.
+        objective: a function declared with :func:`rewardkit.objectives.base.objective`, or a partial of one.
+        view: whose weights compute the live tensors: ``live``, or any view of the model.
+        coef: what the loss is multiplied by in the sum.
+        reduce: how positions are averaged where the loss is per token, see
+            :func:`rewardkit.objectives.base.element_weights`.
+        length: the constant of ``reduce="constant"``, in positions.
+        want: functions of the model's head, see :meth:`rewardkit.protocols.Model.evaluate`, whose results the
+            objective reads by their ``__name__``.
+
+    >>> from rewardkit.objectives.base import Loss, objective
+    >>> from rewardkit.policies.table import TablePolicy
+    >>> from rewardkit.types import Sample
+    >>> @objective(per="token")
+    ... def likelihood(logps):
+    ...     return Loss(-logps)
+    >>> Term(TablePolicy(["x"], ["a", "b"]).encode([Sample("x", "a")]), likelihood).name
+    'likelihood'
+    """
+
+    data: Rollout
+    objective: Callable[..., Loss]
+    view: str = "live"
+    coef: float = 1.0
+    reduce: Reduce = "tokens"
+    length: int | None = None
+    want: tuple[Callable[..., Tensor], ...] = ()
+
+    def __post_init__(self) -> None:
+        _ = self.spec
+        live = LIVE | {f.__name__ for f in self.want}
+        missing = sorted(self.required() - live - {"pairs"} - self.data.names() - set(self.data.segments))
+        if "pairs" in self.wanted() and "rank" not in self.data:
+            missing.append("rank")
+        if missing:
+            hints = "; ".join(f"{m!r} is attached by {ATTACH.get(m, 'rollout.with_tensors(...)')}" for m in missing)
+            raise KeyError(
+                f"term {self.name!r}: its objective needs {missing}, which the rollout has not ({hints}); "
+                f"the rollout has {sorted(self.data.names())}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The objective's name."""
+        return name_of(self.objective)
+
+    @property
+    def spec(self) -> Spec:
+        """The objective's declaration."""
+        return spec(self.objective)
+
+    def wanted(self) -> set[str]:
+        """Every name that the objective can take."""
+        return set(needs(self.objective)) | ({"pairs"} if self.spec.per == "pair" else set())
+
+    def required(self) -> set[str]:
+        """The names without which it cannot be called, columns included."""
+        found = {c for _, c in self.columns()}
+        for p in inspect.signature(self.objective).parameters.values():
+            if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and p.default is inspect.Parameter.empty:
+                found.add(p.name)
+        return found
+
+    def columns(self) -> list[tuple[str, str]]:
+        """Hyper-parameters that are read from the rollout, each with the tensor's name."""
+        parameters = inspect.signature(self.objective).parameters.values()
+        return [(p.name, p.default.name) for p in parameters if isinstance(p.default, Column)]
+
+    def live(self) -> list[Want]:
+        """What the model must compute."""
+        return [*sorted(self.wanted() & LIVE), *self.want]
+
+    def call(self, part: Rollout, live: Mapping[str, Tensor]) -> Loss:
+        """The objective on ``part``: stored tensors, segments and derived names, and the live ones before all others.
+
+        A column of a loss per pair is read at the better row. What is stored outside the mask and not finite is
+        read as 0.
+        """
+        names: dict[str, Any] = {n: _finite(part[n], part.mask) for n in part.names()}
+        names |= part.segments
+        if "pairs" in self.wanted():
+            names["pairs"] = pairs_of(part.group, part["rank"])
+        computed = LIVE | {f.__name__ for f in self.want}
+        names = {k: v for k, v in names.items() if k not in computed} | dict(live)
+        chosen = names["pairs"][:, 0] if self.spec.per == "pair" else slice(None)
+        columns = {p: names[c][chosen] for p, c in self.columns() if c in names}
+        return call(partial(self.objective, **columns), names)
+
+    def weights(self, part: Rollout) -> Tensor:
+        """The weight of each element of the loss on ``part``."""
+        pairs = pairs_of(part.group, part["rank"]) if self.spec.per == "pair" else None
+        return element_weights(part.mask, self.spec.per, self.reduce, pairs=pairs, group=part.group)
+
+
+def _finite(x: Tensor, mask: Tensor) -> Tensor:
+    if not x.is_floating_point() or x.shape != mask.shape:
+        return x
+    return torch.where((mask == 0) & ~torch.isfinite(x), torch.zeros_like(x), x)
+
+
+def unique_names(terms: Iterable[Term]) -> list[str]:
+    """A name for each term: its objective's, numbered from the second on."""
+    names: list[str] = []
+    for term in terms:
+        same = sum(n == term.name or n.startswith(f"{term.name}_") for n in names)
+        names.append(f"{term.name}_{same + 1}" if same else term.name)
+    return names
