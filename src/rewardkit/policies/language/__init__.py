@@ -1,1 +1,17 @@
 """Language policies on Hugging Face causal models."""
+
+from rewardkit.policies.language.critic import Critic
+from rewardkit.policies.language.modes import checkpoint_gradients, without_dropout
+from rewardkit.policies.language.policy import LanguagePolicy, add_lora
+from rewardkit.policies.language.sampling import Sampling
+from rewardkit.policies.language.tokenizer import train_tokenizer
+
+__all__ = [
+    "Critic",
+    "LanguagePolicy",
+    "Sampling",
+    "add_lora",
+    "checkpoint_gradients",
+    "train_tokenizer",
+    "without_dropout",
+]

@@ -1,0 +1,230 @@
+"""Between samples and token ids: prompts, completions, chat templates, EOS.
+
+The context that generates is ``ids(prompt)``, and what is trained is exactly what was, or would be, sampled after it.
+
+* **Prompt.** Text: the tokenizer's own leading specials (BOS), once, then the text's ids. Messages: the chat template
+  with its generation prompt; nothing is added to it.
+* **Completion.** ``ids(prompt + completion)`` without its first ``len(ids(prompt))`` ids where ``ids(prompt)`` is a
+  prefix of it; else (a merge across the boundary) the ids of the completion alone. Either way ``ids(prompt)`` stands
+  unchanged before it.
+* **Messages.** The template must render the prompt as a prefix of the whole dialogue, or :class:`ValueError` says so.
+  What other roles wrote inside an output is not trained. What a template puts after the turn's EOS is dropped.
+* **EOS.** A completion with ``ended="done"`` ends with exactly one EOS; one that was cut, or failed, with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rewardkit.types import Sample
+
+Truncation = Literal["raise", "left", "right"]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A tokenizer with the rules above.
+
+    Args:
+        tokenizer: of transformers. eos_ids: every id that ends a completion.
+        max_length: context of the model in tokens, ``None`` for no limit.
+        truncation: what happens to a row over ``max_length``: ``raise``; ``left`` drops the oldest tokens of the
+            prompt (a leading BOS stays), and the end of the completion where it does not fit by itself; ``right``
+            drops the end of the completion. A completion that lost its end is ``cut`` and has no EOS.
+    """
+
+    tokenizer: Any
+    eos_ids: frozenset[int]
+    max_length: int | None = None
+    truncation: Truncation = "raise"
+
+    def __post_init__(self) -> None:
+        if self.truncation not in ("raise", "left", "right"):
+            raise ValueError(f"truncation must be 'raise', 'left' or 'right', not {self.truncation!r}")
+
+    def prompt(self, prompt: Any) -> list[int]:
+        """Ids of a prompt, at least one.
+
+        Raises:
+            TypeError: for a prompt that is neither text nor messages.
+            ValueError: for a template that writes BOS twice, an empty prompt where the tokenizer has no BOS or EOS.
+        """
+        if isinstance(prompt, str):
+            ids = self._text(prompt)
+        else:
+            ids = self._plain(self._render(_messages(prompt, "prompt"), generation=True))
+            bos = self.tokenizer.bos_token_id
+            if bos is not None and ids[:2] == [bos, bos]:
+                raise ValueError("the chat template writes BOS twice: remove bos_token from the template or a message")
+        if ids:
+            return ids
+        first = self.tokenizer.bos_token_id
+        return [self.tokenizer.eos_token_id if first is None else first]
+
+    def sample(self, sample: Sample) -> tuple[list[int], list[int], list[float]]:
+        """Ids of the prompt, ids of the output, and the weight (1 or 0) with which each output id is trained.
+
+        Raises:
+            ValueError: for a sample without output, a template that rewrites the prompt, a row over ``max_length``.
+        """
+        if sample.output is None:
+            raise ValueError(f"this sample has no output to encode; its prompt begins {str(sample.prompt)[:60]!r}")
+        prompt = self.prompt(sample.prompt)
+        done = sample.ended == "done"
+        if isinstance(sample.prompt, str):
+            if not isinstance(sample.output, str):
+                raise TypeError(f"a text prompt has a text output, not {type(sample.output).__name__}")
+            ids = self._closed(self._continue(sample.prompt, sample.output, text=True), done)
+            weights = [1.0] * len(ids)
+        else:
+            ids, weights = self._dialogue(list(sample.prompt), _reply(sample.output), done)
+        return self._fit(prompt, ids, weights)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of output ids, without special tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def locate(self, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Token spans of character spans ``(begin, end)`` in ``text(ids)``: every token that touches the span.
+
+        The ids are decoded as they are, prefix by prefix (a text tokenised again may have other tokens), so it costs
+        a decoding for each token.
+
+        Raises:
+            ValueError: for a span outside the text.
+        """
+        pieces = [self.text(ids[: i + 1]) for i in range(len(ids))]
+        whole = [len(p.rstrip("\N{REPLACEMENT CHARACTER}")) for p in pieces[:-1]] + [len(p) for p in pieces[-1:]]
+        begins = [0, *whole[:-1]]
+        ends = [w + (len(p) > w) for w, p in zip(whole, pieces, strict=True)]  # a character begun ends one further on
+        length = whole[-1] if whole else 0
+        found = []
+        for begin, end in spans:
+            if not 0 <= begin < end <= length:
+                raise ValueError(f"({begin}, {end}) is not a span of a text of {length} characters")
+            touching = [i for i in range(len(ids)) if begins[i] < end and ends[i] > begin]
+            found.append((touching[0], touching[-1] + 1))
+        return found
+
+    def output(self, prompt: Any, text: str) -> Any:
+        """An output in the form of its prompt: text for text, one assistant message for messages."""
+        return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+
+    def _text(self, text: str) -> list[int]:
+        """Leading specials, unless the text itself begins with BOS; trailing ones (some tokenizers add EOS) never."""
+        bos = self.tokenizer.bos_token
+        ids = self._plain(text)
+        return ids if bos and text.startswith(bos) else self._leading() + ids
+
+    def _leading(self) -> list[int]:
+        bare = self._plain("a")
+        full = list(self.tokenizer("a")["input_ids"])
+        for i in range(len(full) - len(bare) + 1):
+            if full[i : i + len(bare)] == bare:
+                return full[:i]
+        return []
+
+    def _continue(self, context: str, piece: str, *, text: bool = False) -> list[int]:
+        encode = self._text if text else self._plain
+        before, joint = encode(context), encode(context + piece)
+        if joint[: len(before)] == before:
+            return joint[len(before) :]
+        return self._plain(piece)
+
+    def _closed(self, ids: list[int], done: bool) -> list[int]:
+        """``ids`` up to the last EOS in them; EOS appended to a finished completion that has none at its end."""
+        while not done and ids and ids[-1] in self.eos_ids:
+            ids = ids[:-1]
+        if done and (not ids or ids[-1] not in self.eos_ids):
+            return [*ids, self.tokenizer.eos_token_id]
+        return ids
+
+    def _render(self, messages: list[dict[str, Any]], *, generation: bool) -> str:
+        if self.tokenizer.chat_template is None:
+            raise ValueError(
+                "messages need a chat template and this tokenizer has none: set tokenizer.chat_template, or use text"
+            )
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+
+    def _dialogue(
+        self, prompt: list[dict[str, Any]], reply: list[dict[str, Any]], done: bool
+    ) -> tuple[list[int], list[float]]:
+        whole = self._render(prompt + reply, generation=False)
+        at = len(self._render(prompt, generation=True))
+        ids: list[int] = []
+        weights: list[float] = []
+        for k, message in enumerate(reply):
+            if message["role"] != "assistant":
+                continue
+            begin = self._render(prompt + reply[:k], generation=True)
+            end = self._render(prompt + reply[: k + 1], generation=False)
+            if not (whole.startswith(begin) and whole.startswith(end)):
+                raise ValueError(
+                    "the chat template does not render a dialogue's beginning as a prefix of the dialogue (it trims "
+                    "or drops earlier text), so the prompt at training is not the prompt at sampling; "
+                    f"turn {len(prompt) + k}"
+                )
+            between = self._continue(whole[:at], whole[at : len(begin)])
+            last = k == len(reply) - 1
+            spoken = whole[len(begin) : len(end)]
+            if last and not done:
+                content = message["content"].strip()
+                spoken = spoken[: spoken.rfind(content) + len(content)]
+            turn = self._continue(begin, spoken)
+            stop = max((i + 1 for i, t in enumerate(turn) if t in self.eos_ids), default=len(turn))
+            turn, tail = (self._closed(turn[:stop], done), []) if last else (turn[:stop], turn[stop:])
+            ids += between + turn + tail
+            weights += [0.0] * len(between) + [1.0] * len(turn) + [0.0] * len(tail)
+            at = len(end)
+        return ids, weights
+
+    def _fit(self, prompt: list[int], ids: list[int], weights: list[float]) -> tuple[list[int], list[int], list[float]]:
+        limit = self.max_length
+        if limit is None or len(prompt) + len(ids) <= limit:
+            return prompt, ids, weights
+        if self.truncation == "raise" or (self.truncation == "right" and len(prompt) >= limit):
+            raise ValueError(
+                f"a prompt of {len(prompt)} and an output of {len(ids)} tokens exceed the context of {limit}; shorten "
+                "them, or build the policy with truncation='left' (drops the prompt's beginning) or 'right' (the "
+                "output's end)"
+            )
+        if self.truncation == "left":
+            prompt = self.shorten(prompt, max(1, limit - len(ids)))
+        room = limit - len(prompt)
+        return prompt, ids[:room], weights[:room]
+
+    def shorten(self, prompt: list[int], length: int) -> list[int]:
+        """The last ``length`` ids of a prompt; a leading BOS keeps its place."""
+        if len(prompt) <= length:
+            return prompt
+        keep = prompt[:1] if length > 1 and prompt[0] == self.tokenizer.bos_token_id else []
+        return keep + prompt[len(prompt) - (length - len(keep)) :]
+
+
+def _messages(value: Any, what: str) -> list[dict[str, Any]]:
+    """Messages, checked: a non-empty list of ``{"role", "content"}`` with text content."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise TypeError(f"a language {what} is text or a list of messages, not {type(value).__name__}")
+    for i, m in enumerate(value):
+        if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
+            raise TypeError(f"message {i} of the {what} must have a text 'role' and a text 'content': {m!r:.80}")
+    if what == "prompt" and value[-1]["role"] == "assistant":
+        raise ValueError(
+            "a prompt ends before the assistant speaks; put the assistant's beginning into Sample.output with "
+            "ended='cut'"
+        )
+    return list(value)
+
+
+def _reply(output: Any) -> list[dict[str, Any]]:
+    if isinstance(output, str):
+        return [{"role": "assistant", "content": output}]
+    reply = _messages(output, "output")
+    if reply[0]["role"] != "assistant" or reply[-1]["role"] != "assistant":
+        raise ValueError("an output begins and ends with an assistant message; what comes before belongs to the prompt")
+    return reply

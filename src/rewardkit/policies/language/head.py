@@ -1,0 +1,107 @@
+"""Hidden states to what is wanted of the logits, in chunks: ``[B, T, V]`` never exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rewardkit.policies.language.modes import evaluating
+from rewardkit.protocols import Want
+
+LogitsFn = Callable[[Tensor, Tensor], Tensor]
+"""``fn(logits [N, V], targets [N]) -> [N, ...]``."""
+
+
+def logps(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Log-prob of each target: ``[N]``."""
+    return logits_NV.log_softmax(-1).gather(-1, targets_N[:, None])[:, 0]
+
+
+def entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Entropy in nats: ``[N]``."""
+    logps_NV = logits_NV.log_softmax(-1)
+    return -(logps_NV.exp() * logps_NV).sum(-1)
+
+
+def wanted(want: Want) -> LogitsFn:
+    """The function of a name in ``want``.
+
+    Raises:
+        KeyError: for an unknown name.
+    """
+    if callable(want):
+        return want
+    known: dict[str, LogitsFn] = {"logps": logps, "entropy": entropy}
+    if want not in known:
+        raise KeyError(f"a language policy cannot evaluate {want!r}: it knows {sorted(known)} and functions of logits")
+    return known[want]
+
+
+def project(model: Any, hidden: Tensor) -> Tensor:
+    """The model's logits of hidden states: output embedding, then the scale and soft cap that its config names."""
+    logits = model.get_output_embeddings()(hidden)
+    config = model.config
+    if getattr(config, "logit_scale", None) is not None:  # Cohere
+        logits = logits * config.logit_scale
+    if getattr(config, "logits_scaling", None) is not None:  # Granite
+        logits = logits / config.logits_scaling
+    if getattr(config, "final_logit_softcapping", None) is not None:  # Gemma 2
+        logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
+    return logits
+
+
+@torch.no_grad()
+def can_project(model: Any) -> bool:
+    """Whether :func:`project` gives this model's own logits, to the bit, on a probe of a few tokens."""
+    decoder = getattr(model, model.base_model_prefix, None)
+    if not isinstance(decoder, nn.Module) or decoder is model or model.get_output_embeddings() is None:
+        return False
+    device = next(model.parameters()).device
+    ids = torch.arange(4, device=device)[None] % model.config.get_text_config().vocab_size
+    with evaluating(model):
+        hidden = decoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        own = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        if hidden.shape[-1] != model.get_output_embeddings().weight.shape[-1]:
+            return False
+        return torch.equal(project(model, hidden), own)
+
+
+def chunk_rows(vocabulary: int, budget: int = 2**27) -> int:
+    """Positions whose float32 logits fill ``budget`` bytes, at least 16."""
+    return max(16, budget // (4 * vocabulary))
+
+
+def evaluate_chunks(
+    to_logits: Callable[[Tensor], Tensor],
+    states_NH: Tensor,
+    targets_N: Tensor,
+    functions: Sequence[LogitsFn],
+    *,
+    temperature: float,
+    chunk: int,
+) -> list[Tensor]:
+    """Each function of the float32 logits over ``temperature``, ``chunk`` positions at a time.
+
+    Where there is more than one chunk and a graph is built, a chunk's logits are computed again in the backward pass
+    and not kept.
+
+    Args:
+        to_logits: ``[n, H] -> [n, V]``. states_NH, targets_N: hidden states and the tokens they predict.
+
+    Returns:
+        one ``[N, ...]`` a function.
+    """
+
+    def run(states: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        logits = to_logits(states).float()
+        logits = logits if temperature == 1 else logits / temperature
+        return tuple(fn(logits, targets) for fn in functions)
+
+    pieces = list(zip(states_NH.split(chunk), targets_N.split(chunk), strict=True))
+    again = torch.is_grad_enabled() and len(pieces) > 1
+    parts = [checkpoint(run, s, t, use_reentrant=False) if again else run(s, t) for s, t in pieces]
+    return [torch.cat(values) for values in zip(*parts, strict=True)]

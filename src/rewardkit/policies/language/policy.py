@@ -1,0 +1,430 @@
+"""Any Hugging Face causal language model as a policy."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rewardkit.policies.language import head
+from rewardkit.policies.language.batch import (
+    Row,
+    Side,
+    by_length,
+    forward_inputs,
+    over_rows,
+    pad,
+    response_positions,
+    without_cache,
+)
+from rewardkit.policies.language.codec import Codec, Truncation
+from rewardkit.policies.language.generate import Completion, generate, row_seed
+from rewardkit.policies.language.modes import adapter_off, evaluating, is_peft
+from rewardkit.policies.language.sampling import Sampling
+from rewardkit.policies.language.scratch import scratch_model
+from rewardkit.policies.language.views import adapter_is_fresh, fingerprint, frozen_copy, is_adapter
+from rewardkit.protocols import Want
+from rewardkit.registry import entry
+from rewardkit.types import Cost, Rollout, Sample
+
+
+@entry("policies:language", aliases=("causal_lm",), tags=("language", "peft"))
+class LanguagePolicy:
+    """A causal LM over text or chat messages; ``T`` is the tokens of the completion.
+
+    Prompts are text, or messages (``[{"role", "content"}, ...]``) where the tokenizer has a chat template; outputs are
+    text for text and one assistant message for messages. How both become ids, and what EOS does, stands in
+    :mod:`rewardkit.policies.language.codec`. A rollout's ``inputs`` are ``prompt_ids`` and ``output_ids``, ragged
+    lists without padding; its ``mask`` covers the output ids that the policy itself wrote.
+
+    Args:
+        model: a transformers causal LM, or a PEFT model of one (LoRA and the like; no prompt tuning).
+        tokenizer: its tokenizer.
+        max_length: context in tokens; default: what the model's config says.
+        truncation: what happens to longer rows: ``raise``, ``left`` (drops the prompt's beginning), ``right`` (drops
+            the output's end).
+        max_tokens: padded tokens of one forward pass, in :meth:`evaluate` and :meth:`sample`; bounds memory.
+        chunk: positions whose logits exist at one time; default: 128 MiB of them.
+        padding_side: of the batches in :meth:`evaluate`; the results do not depend on it.
+        keep_start: keep the present weights as the view ``start``. Costs a copy of what trains; a LoRA model whose
+            adapter is fresh needs none, its start is the model with the adapter off.
+        name: for reports; default: the model's own.
+
+    Raises:
+        ValueError: for a tokenizer without EOS, or a prompt-tuning adapter.
+
+    >>> from rewardkit.policies.language import train_tokenizer
+    >>> tokenizer = train_tokenizer(["Say yes. Say no."], 300)
+    >>> policy = LanguagePolicy.scratch(tokenizer, {"hidden_size": 16, "intermediate_size": 32,
+    ...     "num_hidden_layers": 1, "num_attention_heads": 2})
+    >>> rollout = policy.sample(["Say yes."], n=2, sampling=Sampling(max_new_tokens=4), seed=0)
+    >>> ratio = policy.evaluate(rollout)["logps"] - rollout["old_logps"]
+    >>> len(rollout), bool(ratio.abs().max() < 1e-4)
+    (2, True)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_length: int | None = None,
+        truncation: Truncation = "raise",
+        max_tokens: int = 8192,
+        chunk: int | None = None,
+        padding_side: Side = "right",
+        keep_start: bool = True,
+        name: str | None = None,
+    ) -> None:
+        if is_peft(model) and any(c.is_prompt_learning for c in model.peft_config.values()):
+            raise ValueError("prompt-tuning adapters are not supported: use LoRA, or another adapter of the weights")
+        if tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer has no EOS token, so no completion could end: set tokenizer.eos_token")
+        self.module: nn.Module = model
+        self.tokenizer = tokenizer
+        self.max_tokens, self.chunk, self.padding_side = max_tokens, chunk, padding_side
+        self.name = name or getattr(self._core.config, "name_or_path", "") or type(self._core).__name__
+        context = max_length or getattr(self._core.config.get_text_config(), "max_position_embeddings", None)
+        self.codec = Codec(tokenizer, _eos_ids(self._core, tokenizer), context, truncation)
+        self.view = "live"
+        self._views: dict[str, LanguagePolicy] = {}
+        self._frozen_version: str | None = None
+        self._projects: bool | None = None
+        if is_peft(model):
+            self._views["adapter_off"] = self._twin("adapter_off", model)
+        if keep_start and is_peft(model) and adapter_is_fresh(model):
+            self._views["start"] = self._views["adapter_off"]
+        elif keep_start:
+            self.keep("start")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        lora: Any = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> LanguagePolicy:
+        """A model from the hub or a folder; a folder or repository with a PEFT adapter brings its base along.
+
+        Args:
+            path: hub name or folder. lora: ``peft.LoraConfig``, or its fields, to add a fresh adapter.
+            dtype: of the weights; default: as stored. device: where to; default: where transformers puts it.
+            revision, trust_remote_code: as in transformers. options: of :class:`LanguagePolicy`.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.peft_utils import find_adapter_config_file
+
+        source, own = str(path), {"revision": revision, "trust_remote_code": trust_remote_code}
+        weights = {"dtype": "auto" if dtype is None else dtype}
+        tokenizer = AutoTokenizer.from_pretrained(source, **own)
+        if find_adapter_config_file(source, revision=revision) is None:
+            model = AutoModelForCausalLM.from_pretrained(source, **own, **weights)
+        else:
+            from peft import AutoPeftModelForCausalLM
+
+            model = AutoPeftModelForCausalLM.from_pretrained(source, is_trainable=True, **own, **weights)
+        model = model.to(device) if device is not None else model
+        return cls(add_lora(model, lora) if lora is not None else model, tokenizer, **{"name": source, **options})
+
+    @classmethod
+    def scratch(
+        cls,
+        tokenizer: Any,
+        size: str | Mapping[str, Any] = "llama-1m",
+        *,
+        length: int = 512,
+        seed: int = 0,
+        lora: Any = None,
+        **options: Any,
+    ) -> LanguagePolicy:
+        """A small Llama with random weights: see :func:`rewardkit.policies.language.scratch.scratch_model`."""
+        model = scratch_model(tokenizer, size, length=length, seed=seed)
+        name = f"scratch:{size}" if isinstance(size, str) else "scratch"
+        return cls(add_lora(model, lora) if lora is not None else model, tokenizer, **{"name": name, **options})
+
+    def save(self, path: str | Path, *, merge: bool = False) -> None:
+        """A folder that transformers (or PEFT, for adapters) loads without rewardkit, tokenizer included.
+
+        Args:
+            path: the folder. merge: write a PEFT model as one plain model, adapter added into the weights.
+
+        Raises:
+            ValueError: for an adapter whose base has never been saved.
+        """
+        model: Any = self.module
+        if self.view == "adapter_off":
+            model = copy.deepcopy(model).unload()
+        elif is_peft(model) and merge:
+            model = copy.deepcopy(model).merge_and_unload()
+        elif is_peft(model) and not self._core.config.name_or_path:
+            raise ValueError(
+                "an adapter is saved without its base, and this base was never saved: save and load the base first, "
+                "or use save(path, merge=True)"
+            )
+        model.save_pretrained(str(path))
+        self.tokenizer.save_pretrained(str(path))
+
+    @property
+    def _core(self) -> Any:
+        """The transformers model under any adapter; adapters act inside it."""
+        return self.module.get_base_model() if is_peft(self.module) else self.module  # type: ignore[operator]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, tied ones once."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def version(self) -> str:
+        """A fingerprint of the weights in use: 16 hexadecimal digits, the same in every process."""
+        if self._frozen_version is not None:
+            return self._frozen_version
+        off = self.view == "adapter_off"
+        found = fingerprint((n, p) for n, p in self.module.named_parameters() if not (off and is_adapter(n)))
+        if self.view != "live":
+            self._frozen_version = found
+        return found
+
+    def at(self, view: str) -> LanguagePolicy:
+        """The policy with other weights: ``live``, ``start``, ``adapter_off`` (PEFT models) or a view that was kept.
+
+        All but ``live`` are frozen: they never train, carry no gradient and evaluate without dropout.
+
+        Raises:
+            KeyError: for a view that there is not.
+        """
+        if view in ("live", self.view):
+            return self
+        if view not in self._views:
+            hint = "; it was built with keep_start=False" if view == "start" else ""
+            raise KeyError(f"{self.name} has no view {view!r}; it has {sorted(['live', *self._views])}{hint}")
+        return self._views[view]
+
+    def keep(self, view: str) -> LanguagePolicy:
+        """Freeze a copy of the present weights (of the adapter alone, for PEFT) under ``view``."""
+        if view in ("live", "adapter_off"):
+            raise ValueError(f"the view {view!r} is not a copy and cannot be kept")
+        self._views[view] = self._twin(view, frozen_copy(self.module))
+        return self._views[view]
+
+    def _twin(self, view: str, module: nn.Module) -> LanguagePolicy:
+        twin = copy.copy(self)
+        twin.view, twin.module, twin._views, twin._frozen_version = view, module, {}, None
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LanguagePolicy:
+        """A copy with weights of its own; frozen views are shared, they do not change."""
+        twin = self._twin(self.view, copy.deepcopy(self.module, memo))
+        memo[id(self)] = twin
+        twin._views = {
+            name: v if v.view != "adapter_off" else v._twin(v.view, twin.module) for name, v in self._views.items()
+        }
+        return twin
+
+    @contextmanager
+    def _weights(self) -> Iterator[None]:
+        """The weights of this view in place; nothing but ``live`` gives gradients."""
+        if self.view == "live":
+            yield
+        elif self.view == "adapter_off":
+            with torch.no_grad(), adapter_off(self.module):
+                yield
+        else:
+            with torch.no_grad():
+                yield
+
+    def encode(self, samples: Sequence[Sample]) -> Rollout:
+        """Teacher-force any (prompt, output). Rows that the context cannot hold: see ``truncation``.
+
+        Raises:
+            TypeError, ValueError: naming the sample and what is wrong with it.
+        """
+        rows = []
+        for i, s in enumerate(samples):
+            try:
+                rows.append(self.codec.sample(s))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"sample {i}: {error}") from error
+        weights = [w for _, _, w in rows]
+        return Rollout(
+            list(samples),
+            _padded(weights, self.device),
+            inputs={"prompt_ids": [p for p, _, _ in rows], "output_ids": [o for _, o, _ in rows]},
+        )
+
+    def sample(
+        self, start: Sequence[Any], n: int = 1, *, sampling: Sampling | None = None, seed: int | None = None
+    ) -> Rollout:
+        """``n`` completions a start, with ``old_logps`` (float32, untruncated, at the sampling temperature).
+
+        A start is a prompt, or a :class:`Sample`; one with an output and ``ended="cut"`` is continued: its beginning
+        is in the row with mask 0. A row depends on its prompt, the seed and its number alone, not on its neighbours.
+        ``cost.tokens`` counts prompt tokens once a start, and sampled tokens.
+
+        Raises:
+            ValueError: for a prompt that leaves no room in the context (unless ``truncation="left"``), or a start
+                that has ended.
+        """
+        began, options = time.perf_counter(), sampling or Sampling()
+        starts = [s if isinstance(s, Sample) else Sample(s) for s in start]
+        if not starts or n < 1:
+            raise ValueError(f"sample needs at least one start and n >= 1, not {len(starts)} and {n}")
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        read = [self._start(i, s, options) for i, s in enumerate(starts)]
+        completions = self._complete([p + o for p, o in read], n, options, seed)
+        samples, outputs, logps, weights, prompts = [], [], [], [], []
+        for row, c in enumerate(completions):
+            s, (prompt, prefix) = starts[row // n], read[row // n]
+            text = self._spoken(prefix + c.ids, c.ended == "done" and options.stop)
+            samples.append(replace(s, output=self.codec.output(s.prompt, text), ended=c.ended))  # type: ignore[arg-type]
+            prompts.append(prompt)
+            outputs.append(prefix + c.ids)
+            logps.append([0.0] * len(prefix) + c.logps)
+            weights.append([0.0] * len(prefix) + [1.0] * len(c.ids))
+        tokens = sum(len(p) + len(o) for p, o in read) + sum(len(c.ids) for c in completions)
+        rollout = Rollout(
+            samples,
+            _padded(weights, self.device),
+            torch.arange(len(starts), device=self.device).repeat_interleave(n),
+            tensors={"old_logps": _padded(logps, self.device)},
+            inputs={"prompt_ids": prompts, "output_ids": outputs},
+            how={**asdict(options), "seed": seed},
+            versions={self.view: self.version},
+            cost=Cost(calls=len(samples), tokens=tokens, seconds=time.perf_counter() - began),
+        )
+        if any(prefix for _, prefix in read):
+            with torch.no_grad(), evaluating(self.module):
+                rollout = rollout.with_tensors(old_logps=self.evaluate(rollout)["logps"])
+        return rollout
+
+    def _start(self, row: int, start: Sample, sampling: Sampling) -> tuple[list[int], list[int]]:
+        """Ids of a start's prompt and of the output it already has, checked against the context."""
+        if start.output is not None and start.ended == "done":
+            raise ValueError(
+                f"start {row} has an output that ended; continue it with ended='cut', or answer anew with output=None"
+            )
+        limit = self.codec.max_length
+        if start.output is not None:
+            prompt, prefix, _ = self.codec.sample(start)
+        else:
+            prompt, prefix = self.codec.prompt(start.prompt), []
+            if limit is not None and self.codec.truncation == "left":
+                prompt = self.codec.shorten(prompt, max(1, limit - sampling.max_new_tokens))
+        if limit is not None and len(prompt) + len(prefix) >= limit:
+            raise ValueError(
+                f"start {row} has {len(prompt) + len(prefix)} tokens and the context is {limit}, so nothing can be "
+                "sampled: shorten it, or build the policy with truncation='left'"
+            )
+        return prompt, prefix
+
+    def _complete(self, prompts: list[list[int]], n: int, sampling: Sampling, seed: int) -> list[Completion]:
+        """``n`` completions a prompt, in batches of prompts of similar length."""
+        context = self.codec.max_length
+        limits = [min(sampling.max_new_tokens, (context or 2**62) - len(p)) for p in prompts]
+        found: list[Completion] = [Completion()] * (len(prompts) * n)
+        sizes = [len(p) + m for p, m in zip(prompts, limits, strict=True)]
+        with self._weights(), evaluating(self.module):
+            for batch in by_length(sizes, max(1, self.max_tokens // n)):
+                rows = [i * n + k for i in batch for k in range(n)]
+                completions = generate(
+                    self._core,
+                    [prompts[i] for i in batch],
+                    n,
+                    sampling,
+                    seeds=[row_seed(seed, row // n, row % n) for row in rows],
+                    eos_ids=self.codec.eos_ids,
+                    limits=[limits[row // n] for row in rows],
+                    decode=self.codec.text,
+                )
+                for row, c in zip(rows, completions, strict=True):
+                    found[row] = c
+        return found
+
+    def _spoken(self, ids: list[int], stop: Any) -> str:
+        text = self.codec.text(ids)
+        places = [p for p in (text.find(s) for s in stop or ()) if p >= 0]
+        return text[: min(places)] if places else text
+
+    def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
+        """``logps`` and ``entropy`` (nats), float32 ``[B, T]``, at the temperature the rollout was sampled with.
+
+        A function ``fn(logits [N, V], targets [N]) -> [N, ...]`` is called on float32 logits, divided by that
+        temperature, of a chunk of response positions; its values come back as ``[B, T, ...]`` under its
+        ``__name__``. Positions without a token hold 0. Dropout follows ``module.training``: the caller's duty, as old
+        log-probs are those of evaluation mode.
+
+        Raises:
+            KeyError: for an unknown name, or a rollout that this policy has not encoded.
+        """
+        functions = {w if isinstance(w, str) else w.__name__: head.wanted(w) for w in want}
+        temperature = float(rollout.how.get("temperature", 1.0))
+        if self._projects is None:
+            self._projects = head.can_project(self._core)
+        with self._weights():
+            return over_rows(
+                rollout,
+                list(functions),
+                lambda rows: self._rows(rows, list(functions.values()), temperature),
+                max_tokens=self.max_tokens,
+                device=self.device,
+            )
+
+    def _rows(self, rows: Sequence[Row], functions: Sequence[head.LogitsFn], temperature: float) -> list[Tensor]:
+        """Each function at every response position of these rows, in order: one ``[N, ...]`` a function."""
+        core = self._core
+        batch = pad([p + o for p, o in rows], self.padding_side, self.device)
+        row_N, column_N = response_positions(batch, rows)
+        if self._projects:
+            decoder = getattr(core, core.base_model_prefix)
+            states_BLH = decoder(**forward_inputs(decoder, batch), **without_cache(decoder)).last_hidden_state
+        else:
+            states_BLH = core(**forward_inputs(core, batch), **without_cache(core)).logits
+        vocabulary = core.config.get_text_config().vocab_size
+        return head.evaluate_chunks(
+            (lambda states: head.project(core, states)) if self._projects else (lambda states: states),
+            states_BLH[row_N, column_N - 1],
+            batch.ids[row_N, column_N],
+            functions,
+            temperature=temperature,
+            chunk=self.chunk or head.chunk_rows(vocabulary),
+        )
+
+
+def add_lora(model: Any, lora: Any) -> Any:
+    """``model`` with a fresh LoRA adapter: ``lora`` is a ``peft.LoraConfig`` or its fields."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(**{"task_type": "CAUSAL_LM", **lora}) if isinstance(lora, Mapping) else lora
+    return get_peft_model(model, config)
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a completion: the generation config's, one or several, and the tokenizer's."""
+    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = ids if isinstance(ids, (list, tuple)) else [ids]
+    return frozenset(int(i) for i in [*several, tokenizer.eos_token_id] if i is not None)
+
+
+def _padded(rows: Sequence[Sequence[float]], device: torch.device) -> Tensor:
+    """Rows right-padded with 0: float32 ``[B, T]``."""
+    width = max((len(r) for r in rows), default=0)
+    filled = [list(r) + [0.0] * (width - len(r)) for r in rows]
+    return torch.tensor(filled, dtype=torch.float32, device=device).reshape(len(rows), width)
