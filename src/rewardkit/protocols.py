@@ -6,14 +6,32 @@ They are structural: a class needs the methods, not the base class.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from rewardkit.types import Judgement, Rollout, Sample, Scores
 
-Want = str | Callable[..., Tensor]
+Want = "str | Callable[..., Tensor] | Against"
 """A name (``logps``, ``entropy``, ``values``, ``scores``) or ``fn(outputs_chunk, targets_chunk) -> [chunk, ...]``."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """A function of two policies' outputs at the same positions, for :data:`Want`: neither exists beyond a chunk.
+
+    Args:
+        fn: ``fn(outputs_chunk, others_chunk, targets_chunk) -> [chunk, ...]``; the result has its ``__name__``.
+        other: the second policy, of the same kind and vocabulary. It is evaluated without gradients.
+    """
+
+    fn: Callable[[Tensor, Tensor, Tensor], Tensor]
+    other: Any
+
+    @property
+    def __name__(self) -> str:
+        return self.fn.__name__
 
 
 @runtime_checkable

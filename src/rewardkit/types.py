@@ -400,7 +400,8 @@ class Scores:
         for name, value in named:
             if value is None:
                 continue
-            bad = ~torch.isfinite(value.detach()).unflatten(0, (len(value), 1)).flatten(1).all(1) & self.ok.to(value.device)
+            finite = torch.isfinite(value.detach()).unflatten(0, (len(value), 1)).flatten(1).all(1)
+            bad = ~finite & self.ok.to(value.device)
             if bool(bad.any()):
                 row = int(bad.nonzero()[0])
                 raise ValueError(

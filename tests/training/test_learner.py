@@ -176,7 +176,9 @@ def test_column_of_a_pair_loss_is_read_at_the_better_row() -> None:
         return Loss(logps[pairs[:, 0], 0] * margin)
 
     logps = policy.evaluate(data)["logps"].detach()
-    metrics = Learner(policy).step(Term(data.with_tensors(margin=margin), partial(margins, margin=Column("margin"))))
+    metrics = Learner(policy).step(
+        Term(data.with_tensors(margin=margin), partial(margins, margin=Column("margin", of="better")))
+    )
     better = torch.tensor([0, 1, 7])  # row 4 is fully masked, and its pair with it
     assert metrics["loss"] == pytest.approx(float((logps[better, 0] * margin[better]).mean()))
 

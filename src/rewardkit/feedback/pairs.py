@@ -46,6 +46,8 @@ def best_worst_pairs(rollout: Rollout, scores: Scores, *, min_gap: float = 0.0) 
         if float(outcome[best] - outcome[worst]) > min_gap:
             rows += [int(best), int(worst)]
     if not rows:
-        raise ValueError(f"no group has two scored rows that differ by more than {min_gap}: there is nothing to compare")
+        raise ValueError(
+            f"no group has two scored rows that differ by more than {min_gap}: there is nothing to compare"
+        )
     rank = torch.tensor([0, 1], device=rollout.mask.device).repeat(len(rows) // 2)
     return rollout.select(rows).with_tensors(rank=rank)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from rewardkit.credit.base import Rule, chain, drop_cut
 from rewardkit.loops.ranks import Shared
@@ -58,7 +58,7 @@ def online(
     inner: int = 1,
     minibatch: int | None = None,
     kl: float = 0.0,
-    kl_estimator: Estimator = "k3",
+    kl_estimator: Estimator | Literal["exact"] = "k3",
     critic: Learner | None = None,
     value_objective: Callable[..., Loss] = value_loss,
     reduce: Reduce = "tokens",
@@ -94,7 +94,8 @@ def online(
         steps: turns; ``None`` for as long as it is iterated.
         n, batch: outputs a prompt; prompts a turn, over all ranks.
         inner, minibatch: passes over each batch; rows an update (groups stay whole), ``None`` for all at once.
-        kl, kl_estimator: coefficient and estimator of a KL term in the loss, against ``reference``.
+        kl, kl_estimator: coefficient and estimator of a KL term in the loss, against ``reference``: ``k1``, ``k2``,
+            ``k3`` from the sampled tokens, ``exact`` over the whole vocabulary at each of them.
         critic, value_objective: a second learner whose model gives ``values``; its loss.
         reduce, length: how the policy's loss is averaged, see :class:`rewardkit.training.term.Term`.
         sampling: the policy's own options.

@@ -15,6 +15,7 @@ from rewardkit.loops.ranks import Shared
 from rewardkit.loops.signal import Watch, check_errors, divergence, rewards
 from rewardkit.measures.kl import Estimator
 from rewardkit.objectives.base import Loss, Reduce
+from rewardkit.objectives.policy import exact_kl, full_kl
 from rewardkit.objectives.policy import kl as kl_objective
 from rewardkit.protocols import Policy, Prompts, Reward
 from rewardkit.training.learner import Learner
@@ -44,7 +45,7 @@ class Turn:
     inner: int
     minibatch: int | None
     kl: float
-    kl_estimator: Estimator
+    kl_estimator: Estimator | Literal["exact"]
     critic: Learner | None
     value_objective: Callable[..., Loss]
     reduce: Reduce
@@ -65,6 +66,8 @@ class Turn:
         if self.batch % ranks:
             raise ValueError(f"batch={self.batch} prompts cannot be divided evenly among {ranks} ranks")
         asked = tensors_needed(self.credit)
+        if self.kl and self.kl_estimator == "exact" and self.reference == "last":
+            raise ValueError("an exact KL needs weights that stay: reference 'start' or a policy, not 'last'")
         if self.reference is None and (self.kl or "ref_logps" in asked):
             raise ValueError("a KL penalty needs a reference: 'start', 'last' or a policy")
         if "values" in asked and self.critic is None:
@@ -161,7 +164,11 @@ class Turn:
 
     def terms(self, part: Rollout) -> list[Term]:
         found = [Term(part, self.objective, reduce=self.reduce, length=self.length)]
-        if self.kl:
-            penalty = partial(kl_objective, estimator=self.kl_estimator)
-            found.append(Term(part, penalty, coef=self.kl, reduce=self.reduce, length=self.length))
-        return found
+        if not self.kl:
+            return found
+        options: dict[str, Any] = {"coef": self.kl, "reduce": self.reduce, "length": self.length}
+        if self.kl_estimator == "exact":
+            policy: Any = self.learner.model
+            against = policy.at(self.reference) if isinstance(self.reference, str) else self.reference
+            return [*found, Term(part, exact_kl, want=(full_kl(against),), **options)]
+        return [*found, Term(part, partial(kl_objective, estimator=self.kl_estimator), **options)]

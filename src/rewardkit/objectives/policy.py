@@ -7,15 +7,17 @@ ratios need its values; where it is given, nothing that stands outside it (NaN i
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from rewardkit.measures.kl import Estimator, kl_estimate
+from rewardkit.measures.kl import exact_kl as whole_kl
 from rewardkit.measures.masked import masked_mean, masked_sum
 from rewardkit.objectives.base import Loss, objective
 from rewardkit.objectives.parts import MAX_LOG_RATIO, Number, inside, log_ratio, precise, same_shape
+from rewardkit.protocols import Against
 from rewardkit.registry import entry
 
 Level = Literal["token", "sequence", "product"]
@@ -168,13 +170,26 @@ def kl(
     return Loss(value * ratio_BT)
 
 
+def full_kl(reference: Any) -> Against:
+    """What :func:`exact_kl` reads, for ``Term(want=(full_kl(reference),))`` or ``policy.evaluate(rollout, want=...)``.
+
+    Args:
+        reference: a policy of the same vocabulary, such as ``policy.at("start")``.
+    """
+
+    def full_kl(logits: Tensor, ref_logits: Tensor, targets: Tensor) -> Tensor:
+        return whole_kl(logits, ref_logits)
+
+    return Against(full_kl, reference)
+
+
 @entry("objectives.policy:exact_kl", tags=("regulariser", "needs-reference"), source="Kullback & Leibler 1951")
 @objective(per="token")
 def exact_kl(full_kl: Tensor) -> Loss:
-    """KL over the whole vocabulary at each position, evaluated inside the model's head under the name ``full_kl``.
+    """KL(policy || reference) over the whole vocabulary at each position, computed inside the model's head.
 
     Args:
-        full_kl: ``[B, T]``, live, nats.
+        full_kl: ``[B, T]``, live, nats: ``Term(data, exact_kl, want=(full_kl(reference),))``.
 
     Returns:
         ``[B, T]``.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rewardkit.protocols import Want
+from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
 from rewardkit.types import Rollout, Sample
 
@@ -162,8 +162,13 @@ class TablePolicy:
                 found["logps"] = logp_BTV.gather(-1, actions[..., None])[..., 0]
             elif name == "entropy":
                 found["entropy"] = -(logp_BTV.exp() * logp_BTV).sum(-1)
-            elif callable(name):
-                flat = name(logits_BTV.flatten(0, 1), actions.flatten())
+            elif not isinstance(name, str):
+                inputs = [logits_BTV.flatten(0, 1), actions.flatten()]
+                if isinstance(name, Against):
+                    other_BTV = name.other.logits[rows[:, None], self._nodes(actions)].detach()
+                    flat = name.fn(inputs[0], other_BTV.flatten(0, 1), inputs[1])
+                else:
+                    flat = name(*inputs)
                 found[name.__name__] = flat.reshape(*actions.shape, *flat.shape[1:])
             else:
                 raise KeyError(f"TablePolicy cannot evaluate {name!r}: it knows logps, entropy and functions of logits")

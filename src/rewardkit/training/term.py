@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from rewardkit.needs import Column, call, name_of, needs
 from rewardkit.objectives.base import Loss, Reduce, Spec, element_weights, pairs_of, spec
-from rewardkit.protocols import Want
+from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
 from rewardkit.types import Rollout
 
@@ -64,10 +63,15 @@ class Term:
     coef: float = 1.0
     reduce: Reduce = "tokens"
     length: int | None = None
-    want: tuple[Callable[..., Tensor], ...] = ()
+    want: tuple[Callable[..., Tensor] | Against, ...] = ()
 
     def __post_init__(self) -> None:
-        _ = self.spec
+        for name, column in self.columns().items():
+            if self.spec.per == "pair" and column.of == "row":
+                raise ValueError(
+                    f"term {self.name!r}: {name} has one entry a pair, and the column {column.name!r} one a row: say "
+                    f"which, Column({column.name!r}, of='better') or of='difference'"
+                )
         live = LIVE | {f.__name__ for f in self.want}
         missing = sorted(self.required() - live - {"pairs"} - self.data.names() - set(self.data.segments))
         if "pairs" in self.wanted() and "rank" not in self.data:
@@ -95,16 +99,16 @@ class Term:
 
     def required(self) -> set[str]:
         """The names without which it cannot be called, columns included."""
-        found = {c for _, c in self.columns()}
+        found = {c.name for c in self.columns().values()}
         for p in inspect.signature(self.objective).parameters.values():
             if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and p.default is inspect.Parameter.empty:
                 found.add(p.name)
         return found
 
-    def columns(self) -> list[tuple[str, str]]:
-        """Hyper-parameters that are read from the rollout, each with the tensor's name."""
+    def columns(self) -> dict[str, Column]:
+        """Hyper-parameters that are read from the rollout."""
         parameters = inspect.signature(self.objective).parameters.values()
-        return [(p.name, p.default.name) for p in parameters if isinstance(p.default, Column)]
+        return {p.name: p.default for p in parameters if isinstance(p.default, Column)}
 
     def live(self) -> list[Want]:
         """What the model must compute."""
@@ -113,18 +117,14 @@ class Term:
     def call(self, part: Rollout, live: Mapping[str, Tensor]) -> Loss:
         """The objective on ``part``: stored tensors, segments and derived names, and the live ones before all others.
 
-        A column of a loss per pair is read at the better row. What is stored outside the mask and not finite is
-        read as 0.
+        What is stored outside the mask and not finite is read as 0.
         """
         names: dict[str, Any] = {n: _finite(part[n], part.mask) for n in part.names()}
         names |= part.segments
         if "pairs" in self.wanted():
             names["pairs"] = pairs_of(part.group, part["rank"])
         computed = LIVE | {f.__name__ for f in self.want}
-        names = {k: v for k, v in names.items() if k not in computed} | dict(live)
-        chosen = names["pairs"][:, 0] if self.spec.per == "pair" else slice(None)
-        columns = {p: names[c][chosen] for p, c in self.columns() if c in names}
-        return call(partial(self.objective, **columns), names)
+        return call(self.objective, {k: v for k, v in names.items() if k not in computed} | dict(live))
 
     def weights(self, part: Rollout) -> Tensor:
         """The weight of each element of the loss on ``part``."""

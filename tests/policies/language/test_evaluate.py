@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rewardkit.objectives.policy import full_kl
 from rewardkit.policies.language import LanguagePolicy, Sampling, head
 from rewardkit.types import Rollout, Sample
 
@@ -235,3 +236,46 @@ def test_unknown_names_and_foreign_rollouts_are_refused(make: Callable[..., Lang
         policy.evaluate(policy.encode(SAMPLES), ("values",))
     with pytest.raises(KeyError, match="encode"):
         policy.evaluate(policy.encode(SAMPLES).under(["a", "b", "c", "d"]))
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_exact_kl_against_another_view_equals_whole_logits(
+    make: Callable[..., LanguagePolicy], chunk: int | None
+) -> None:
+    """Value and gradient, in one chunk and in several; nothing flows into the reference."""
+    policy = make("llama", chunk=chunk)
+    reference = policy.at("start")
+    with torch.no_grad():
+        for p in policy.module.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    rollout = policy.encode([Sample("the cat", " sat on"), Sample("how are", " you")])
+    found = policy.evaluate(rollout, (full_kl(reference),))["full_kl"]
+    found.sum().backward()
+    gradient = policy.module.get_output_embeddings().weight.grad.clone()
+    policy.module.zero_grad()
+    total = torch.zeros(())
+    for i, (p, o) in enumerate(zip(rollout.inputs["prompt_ids"], rollout.inputs["output_ids"], strict=True)):
+        ids = torch.tensor([p + o])
+        own, other = (m(ids).logits[0, len(p) - 1 : -1].log_softmax(-1) for m in (policy.module, reference.module))
+        kl = (own.exp() * (own - other.detach())).sum(-1)
+        torch.testing.assert_close(found[i, : len(o)], kl, atol=1e-4, rtol=1e-4)
+        assert float(found[i, len(o) :].abs().sum()) == 0
+        total = total + kl.sum()
+    total.backward()
+    torch.testing.assert_close(gradient, policy.module.get_output_embeddings().weight.grad, atol=1e-4, rtol=1e-3)
+    assert all(p.grad is None for p in reference.module.parameters())
+
+
+def test_exact_kl_against_the_adapter_off_is_zero_for_a_fresh_adapter(lora: Callable[..., LanguagePolicy]) -> None:
+    policy = lora("llama")
+    rollout = policy.encode([Sample("the cat", " sat on")])
+    want = (full_kl(policy.at("start")),)
+    assert float(policy.evaluate(rollout, want)["full_kl"].abs().max()) < 1e-6
+    with torch.no_grad():
+        for name, p in policy.module.named_parameters():
+            if "lora_B" in name:
+                p.normal_()
+    found = policy.evaluate(rollout, want)["full_kl"]
+    assert float(found.detach().min()) > 0
+    found.sum().backward()
+    assert any(p.grad is not None and bool(p.grad.any()) for n, p in policy.module.named_parameters() if "lora" in n)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rewardkit.policies.language.modes import evaluating
-from rewardkit.protocols import Want
+from rewardkit.protocols import Against, Want
 
 LogitsFn = Callable[[Tensor, Tensor], Tensor]
 """``fn(logits [N, V], targets [N]) -> [N, ...]``."""
+ToLogits = Callable[[Tensor], Tensor]
+"""Hidden states to logits, ``[n, H] -> [n, V]``."""
 
 
 def logps(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -27,13 +30,13 @@ def entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return -(logps_NV.exp() * logps_NV).sum(-1)
 
 
-def wanted(want: Want) -> LogitsFn:
+def wanted(want: Want) -> LogitsFn | Against:
     """The function of a name in ``want``.
 
     Raises:
         KeyError: for an unknown name.
     """
-    if callable(want):
+    if not isinstance(want, str):
         return want
     known: dict[str, LogitsFn] = {"logps": logps, "entropy": entropy}
     if want not in known:
@@ -76,13 +79,14 @@ def chunk_rows(vocabulary: int, budget: int = 2**27) -> int:
 
 
 def evaluate_chunks(
-    to_logits: Callable[[Tensor], Tensor],
+    to_logits: ToLogits,
     states_NH: Tensor,
     targets_N: Tensor,
-    functions: Sequence[LogitsFn],
+    functions: Sequence[LogitsFn | Against],
     *,
     temperature: float,
     chunk: int,
+    others: Mapping[int, tuple[ToLogits, Tensor]] = MappingProxyType({}),
 ) -> list[Tensor]:
     """Each function of the float32 logits over ``temperature``, ``chunk`` positions at a time.
 
@@ -91,17 +95,27 @@ def evaluate_chunks(
 
     Args:
         to_logits: ``[n, H] -> [n, V]``. states_NH, targets_N: hidden states and the tokens they predict.
+        others: the same of the second policies, by ``id``; what they give carries no gradient.
 
     Returns:
         one ``[N, ...]`` a function.
     """
 
-    def run(states: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        logits = to_logits(states).float()
-        logits = logits if temperature == 1 else logits / temperature
-        return tuple(fn(logits, targets) for fn in functions)
+    def warm(logits: Tensor) -> Tensor:
+        return logits.float() if temperature == 1 else logits.float() / temperature
 
-    pieces = list(zip(states_NH.split(chunk), targets_N.split(chunk), strict=True))
+    def run(states: Tensor, targets: Tensor, start: int) -> tuple[Tensor, ...]:
+        logits, theirs = warm(to_logits(states)), {}
+        with torch.no_grad():
+            for key, (project_other, other_NH) in others.items():
+                theirs[key] = warm(project_other(other_NH[start : start + len(states)]))
+        return tuple(
+            fn.fn(logits, theirs[id(fn.other)], targets) if isinstance(fn, Against) else fn(logits, targets)
+            for fn in functions
+        )
+
+    starts = range(0, len(states_NH), chunk)
+    pieces = list(zip(states_NH.split(chunk), targets_N.split(chunk), starts, strict=True))
     again = torch.is_grad_enabled() and len(pieces) > 1
-    parts = [checkpoint(run, s, t, use_reentrant=False) if again else run(s, t) for s, t in pieces]
+    parts = [checkpoint(run, *piece, use_reentrant=False) if again else run(*piece) for piece in pieces]
     return [torch.cat(values) for values in zip(*parts, strict=True)]

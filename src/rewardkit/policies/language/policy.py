@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rewardkit.policies.language import head
 from rewardkit.policies.language.batch import (
+    Padded,
     Row,
     Side,
     by_length,
@@ -30,7 +31,7 @@ from rewardkit.policies.language.modes import adapter_off, evaluating, is_peft
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.scratch import scratch_model
 from rewardkit.policies.language.views import adapter_is_fresh, fingerprint, frozen_copy, is_adapter
-from rewardkit.protocols import Want
+from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
 from rewardkit.types import Cost, Rollout, Sample
 
@@ -368,7 +369,8 @@ class LanguagePolicy:
 
         A function ``fn(logits [N, V], targets [N]) -> [N, ...]`` is called on float32 logits, divided by that
         temperature, of a chunk of response positions; its values come back as ``[B, T, ...]`` under its
-        ``__name__``. Positions without a token hold 0. Dropout follows ``module.training``: the caller's duty, as old
+        ``__name__``; with :class:`rewardkit.protocols.Against` it gets a second policy's logits besides. Positions
+        without a token hold 0. Dropout follows ``module.training``: the caller's duty, as old
         log-probs are those of evaluation mode.
 
         Raises:
@@ -376,8 +378,6 @@ class LanguagePolicy:
         """
         functions = {w if isinstance(w, str) else w.__name__: head.wanted(w) for w in want}
         temperature = float(rollout.how.get("temperature", 1.0))
-        if self._projects is None:
-            self._projects = head.can_project(self._core)
         with self._weights():
             return over_rows(
                 rollout,
@@ -387,25 +387,44 @@ class LanguagePolicy:
                 device=self.device,
             )
 
-    def _rows(self, rows: Sequence[Row], functions: Sequence[head.LogitsFn], temperature: float) -> list[Tensor]:
+    def _rows(
+        self, rows: Sequence[Row], functions: Sequence[head.LogitsFn | Against], temperature: float
+    ) -> list[Tensor]:
         """Each function at every response position of these rows, in order: one ``[N, ...]`` a function."""
-        core = self._core
         batch = pad([p + o for p, o in rows], self.padding_side, self.device)
         row_N, column_N = response_positions(batch, rows)
-        if self._projects:
-            decoder = getattr(core, core.base_model_prefix)
-            states_BLH = decoder(**forward_inputs(decoder, batch), **without_cache(decoder)).last_hidden_state
-        else:
-            states_BLH = core(**forward_inputs(core, batch), **without_cache(core)).logits
-        vocabulary = core.config.get_text_config().vocab_size
+        others = {}
+        for other in {id(f.other): f.other for f in functions if isinstance(f, Against)}.values():
+            with torch.no_grad(), other._weights(), evaluating(other.module):
+                others[id(other)] = (other._to_logits, other._states(batch)[row_N, column_N - 1])
         return head.evaluate_chunks(
-            (lambda states: head.project(core, states)) if self._projects else (lambda states: states),
-            states_BLH[row_N, column_N - 1],
+            self._to_logits,
+            self._states(batch)[row_N, column_N - 1],
             batch.ids[row_N, column_N],
             functions,
             temperature=temperature,
-            chunk=self.chunk or head.chunk_rows(vocabulary),
+            chunk=self.chunk or head.chunk_rows(self._core.config.get_text_config().vocab_size),
+            others=others,
         )
+
+    def _states(self, batch: Padded) -> Tensor:
+        """What :meth:`_to_logits` reads, ``[B, L, H]``: hidden states, or logits where a model gives nothing else."""
+        core = self._core
+        if self._projects is None:
+            self._projects = head.can_project(core)
+        if not self._projects:
+            return core(**forward_inputs(core, batch), **without_cache(core)).logits
+        decoder = getattr(core, core.base_model_prefix)
+        return decoder(**forward_inputs(decoder, batch), **without_cache(decoder)).last_hidden_state
+
+    def _to_logits(self, states: Tensor) -> Tensor:
+        """Logits ``[n, V]`` of states ``[n, H]``, by the weights of this view wherever it is called from."""
+        if not self._projects:
+            return states
+        if self.view != "adapter_off":
+            return head.project(self._core, states)
+        with self._weights():
+            return head.project(self._core, states)
 
 
 def add_lora(model: Any, lora: Any) -> Any:
