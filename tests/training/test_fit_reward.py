@@ -18,7 +18,7 @@ from rewardkit.training.fit_reward import RewardFit, fit_reward
 from rewardkit.training.tracking import read_metrics
 from rewardkit.types import Judgement, Sample
 
-QUICK = RewardFit(lr=1e-2, epochs=2, batch=8)
+QUICK = RewardFit(lr=1e-2, epochs=1, batch=8)
 
 
 def judged(n: int = 80) -> list[Judgement]:
@@ -44,6 +44,7 @@ def test_it_learns_reports_held_out_and_leaves_a_whole_folder(tmp_path: Path) ->
     assert found.report.accuracy.value > 0.9
     assert found.train + found.held_out == 80
     assert found.report.accuracy.n == found.held_out
+    assert found.report.length_rule == "longer"  # chosen on the training pairs
     summary = json.loads((tmp_path / "fit.json").read_text())
     names = {"accuracy", "accuracy_low", "accuracy_high", "ece", "length_bias", "length_only", "length_rule", "n"}
     names |= {"similar_length_accuracy", "ties", "unscored", "train", "held_out", "seconds", "truncated", "options"}
@@ -107,7 +108,7 @@ def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--resume"):
         fit_reward(judged(), model(), tmp_path, QUICK)
     with pytest.raises(ValueError, match=r"lr was 0.01 and is 0.1"):
-        fit_reward(judged(), model(), tmp_path, RewardFit(lr=0.1, epochs=2, batch=8), resume=True)
+        fit_reward(judged(), model(), tmp_path, RewardFit(lr=0.1, epochs=1, batch=8), resume=True)
     assert (tmp_path / "fit.json").read_bytes() == before
 
 
@@ -120,13 +121,8 @@ def test_early_stopping_looks_at_a_validation_part_of_the_training_side(tmp_path
     assert (found.train, found.held_out) == (len(parts["train"]), len(parts["held_out"]))
 
 
-def test_the_length_rule_is_chosen_on_training_pairs(tmp_path: Path) -> None:
-    found = fit_reward(judged(), model(), tmp_path, QUICK)
-    assert found.report.length_rule == "longer"
-
-
 def test_too_few_comparisons_say_which_part_is_empty(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="part 'held_out'|part 'train'"):
+    with pytest.raises(ValueError, match="is in the part"):
         fit_reward(judged(2), model(), tmp_path)
     with pytest.raises(ValueError, match="held_out is a fraction"):
         RewardFit(held_out=0.0)

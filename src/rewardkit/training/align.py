@@ -1,0 +1,259 @@
+"""Policies from fixed data: imitation of dialogues, then preferences, judged on prompts that were held out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewardkit.data.reader import best as best_of
+from rewardkit.data.rows import attach, comparison_rows, labelled_rows, places
+from rewardkit.data.split import split
+from rewardkit.measures.masked import masked_sum
+from rewardkit.measures.pairs import PairReport, summarise
+from rewardkit.objectives.base import Loss
+from rewardkit.objectives.imitation import sft
+from rewardkit.objectives.preference import dpo, ipo, kto, simpo
+from rewardkit.policies.language.modes import evaluating
+from rewardkit.policies.language.policy import LanguagePolicy
+from rewardkit.rewards.base import RewardBase
+from rewardkit.rewards.learned.implicit import ImplicitReward
+from rewardkit.rewards.scoring import compare
+from rewardkit.training.checkpoint import Checkpoints
+from rewardkit.training.fit import fit
+from rewardkit.training.folder import CHECKPOINTS, claim, publish, updates_left
+from rewardkit.training.learner import Learner
+from rewardkit.training.progress import progress
+from rewardkit.training.reference import attach_reference
+from rewardkit.training.tracking import Tracker
+from rewardkit.types import Judgement, Rollout, Sample, Scores
+
+PREFERENCES: dict[str, Callable[..., Loss]] = {"dpo": dpo, "ipo": ipo, "simpo": simpo, "kto": kto}
+SMALL = 50_000_000
+"""Weights below which a model needs, and stands, larger steps."""
+
+SHOWN = 500
+"""Training comparisons on which the training accuracy is measured."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a policy is trained on fixed data.
+
+    Args:
+        objective: ``sft``, ``dpo``, ``ipo``, ``simpo`` or ``kto``.
+        epochs, batch, lr: ``lr`` ``None`` takes :func:`default_lr`. beta: of the preference loss, ``None`` its own.
+        dialogue: ``sft`` on texts: train every turn of the dialogue, not the last reply alone.
+        held_out: fraction of the prompts that is held out. seed: of the split and of the order. A policy that was
+            trained on one seed's split must be trained on with the same seed, or it has seen what is held out.
+        micro_batch: rows a forward pass. checkpoint_every: updates between two checkpoints.
+    """
+
+    objective: str = "dpo"
+    epochs: float = 1.0
+    batch: int = 16
+    lr: float | None = None
+    beta: float | None = None
+    dialogue: bool = False
+    held_out: float = 0.2
+    seed: int = 0
+    micro_batch: int = 16
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.objective != "sft" and self.objective not in PREFERENCES:
+            raise ValueError(f"objective must be sft or one of {', '.join(PREFERENCES)}, not {self.objective!r}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is a fraction between 0 and 1, not {self.held_out}")
+
+
+def default_lr(policy: LanguagePolicy, objective: str) -> float:
+    """A learning rate by the size of the model: imitation stands more than a preference loss."""
+    small = policy.parameters < SMALL
+    if objective == "sft":
+        return 3e-3 if small else 2e-5
+    return 3e-4 if small else 1e-6
+
+
+def parts_of_data(items: Sequence[Any], options: Alignment) -> dict[str, list[Any]]:
+    """Training and held-out items; a prompt is on one side alone.
+
+    Raises:
+        ValueError: if a side is empty.
+    """
+    parts = split(items, {"held_out": options.held_out, "train": 1 - options.held_out}, options.seed)
+    for name, part in parts.items():
+        if not part:
+            raise ValueError(f"of {len(items)} rows none is in the part {name!r}: give more data, or another held_out")
+    return parts
+
+
+def documents(items: Sequence[Judgement | Sample]) -> list[str]:
+    """The dialogues as texts, the better side of comparisons: what a tokenizer is trained on."""
+    return [s.prompt + s.output for s in imitated(items) if isinstance(s.prompt, str) and isinstance(s.output, str)]
+
+
+def imitated(items: Sequence[Judgement | Sample]) -> list[Sample]:
+    """The samples to imitate: samples as they are, the best of judgements."""
+    return [s for item in items for s in (best_of(item) if isinstance(item, Judgement) else [item])]
+
+
+def whole_dialogue(sample: Sample, policy: LanguagePolicy) -> Sample:
+    """A text sample as one document that is trained from its first token to its last.
+
+    One that is longer than the model's context keeps its end, where the newest turns are.
+    """
+    if not (isinstance(sample.prompt, str) and isinstance(sample.output, str)):
+        return sample
+    tokenizer, text = policy.tokenizer, sample.prompt + sample.output
+    room = (policy.codec.max_length or 1 << 30) - 2  # BOS and EOS
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if len(ids) > room:
+        text = tokenizer.decode(ids[len(ids) - room + 1 :], clean_up_tokenization_spaces=False)
+    return Sample("", text, ended=sample.ended)
+
+
+def align(
+    items: Sequence[Judgement | Sample],
+    policy: LanguagePolicy,
+    out: str | Path,
+    options: Alignment,
+    *,
+    about: Mapping[str, Any] | None = None,
+    also: Sequence[str] = (),
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train a policy on the training prompts' items and say how it does on the held-out ones.
+
+    ``out`` gets the model (loadable by transformers), ``summary.json``, ``metrics.jsonl`` and TensorBoard's files.
+
+    Args:
+        items: comparisons; for ``sft`` samples will do as well, for ``kto`` labelled rows too.
+        policy: its weights are changed. The reference of a preference loss is what they are now.
+        out, also, resume: as in :func:`rewardkit.training.fit_reward.fit_reward`. about: put into the summary.
+
+    Returns:
+        The summary. For ``sft``: negative log-likelihood a token. For preferences: held-out accuracy of the implicit
+        reward with its interval, the length rule's, and the accuracy on training pairs, which shows the over-fit.
+    """
+    began, out = time.monotonic(), Path(out)
+    lr = default_lr(policy, options.objective) if options.lr is None else options.lr
+    settings = {**asdict(options), "lr": lr, "rows": len(items), **(about or {})}
+    parts = parts_of_data(items, options)
+    claim(out, settings, resume=resume)
+    learner = Learner(policy, lr=lr, schedule="linear", warmup=0.1, micro_batch=options.micro_batch)
+    checkpoints = Checkpoints(out / CHECKPOINTS, every=options.checkpoint_every)
+    imitates = options.objective == "sft"
+    data = _imitation(parts["train"], policy, options) if imitates else _preferences(parts["train"], policy, options)
+    with Tracker(out, also=also, config=settings) as tracker:
+        steps = fit(
+            learner,
+            **data,
+            epochs=options.epochs,
+            batch=options.batch,
+            seed=options.seed,
+            checkpoint=checkpoints,
+            tracker=tracker,
+        )
+        total = updates_left(options.epochs * math.ceil(len(data["data"]) / options.batch), checkpoints)
+        for _ in progress(steps, total=total, label=options.objective, show=lambda s: {"loss": s.metrics["loss"]}):
+            pass
+        found = _likelihoods(parts, policy, options) if imitates else _implicit(parts, policy, options)
+        numbers = {k: v for k, v in found.items() if isinstance(v, (int, float))}
+        tracker.log(learner.steps, {f"held_out/{k}": v for k, v in numbers.items()})
+    summary = {
+        **found,
+        "train": len(parts["train"]),
+        "held_out": len(parts["held_out"]),
+        "steps": learner.steps,
+        "parameters": policy.parameters,
+        "seconds": time.monotonic() - began,
+        "options": settings,
+    }
+    publish(out, policy.save, "summary.json", summary)
+    return summary
+
+
+def _imitation(items: Sequence[Any], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
+    def encode(units: list[Sample]) -> Rollout:
+        return policy.encode([whole_dialogue(s, policy) if options.dialogue else s for s in units])
+
+    return {"data": imitated(items), "encode": encode, "objective": sft}
+
+
+def _preferences(items: Sequence[Any], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
+    objective = PREFERENCES[options.objective]
+    if options.beta is not None:
+        objective = partial(objective, beta=options.beta)
+    reference = policy.at("start")
+    labelled = options.objective == "kto"
+    units = _thumbs(items) if labelled else list(items)
+
+    def encode(chunk: list[Judgement]) -> Rollout:
+        rows = labelled_rows(chunk) if labelled else comparison_rows(chunk)
+        rollout = attach(policy.encode(rows.samples), rows)
+        if options.objective == "simpo":
+            return rollout
+        return attach_reference(rollout, reference, micro_batch=options.micro_batch)
+
+    return {"data": units, "encode": encode, "objective": objective}
+
+
+def _thumbs(items: Sequence[Judgement]) -> list[Judgement]:
+    """Labelled rows as they are; of a comparison, the best as desirable and the others as undesirable."""
+    found: list[Judgement] = []
+    for item in items:
+        if len(item.items) == 1:
+            found.append(item)
+            continue
+        at = places(item)
+        found += [Judgement((s,), rating=(float(p == 0),)) for s, p in zip(item.items, at, strict=True)]
+    return found
+
+
+class MeanLogProb(RewardBase):
+    """SimPO's implicit reward: the mean log-probability a token of the completion."""
+
+    def __init__(self, policy: LanguagePolicy) -> None:
+        self.policy, self.name = policy, "mean_logp"
+
+    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
+        """Scores of the samples, encoded anew."""
+        with torch.no_grad(), evaluating(self.policy.module):
+            own = self.policy.encode(rollout.samples)
+            logps_BT = self.policy.evaluate(own)["logps"]
+        return Scores(masked_sum(logps_BT, own.mask) / own.mask.sum(-1).clamp(min=1))
+
+
+def _implicit(parts: Mapping[str, list[Any]], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
+    """Accuracy of the implicit reward on held-out and on training pairs."""
+    reward: RewardBase = (
+        MeanLogProb(policy)
+        if options.objective == "simpo"
+        else ImplicitReward(policy, policy.at("start"), beta=options.beta or 0.1)
+    )
+    pairs = {name: [j for j in part if len(j.items) > 1] for name, part in parts.items()}
+    if not pairs["held_out"]:
+        return {"accuracy": None}
+    report: PairReport = summarise(compare(reward, pairs["held_out"]))
+    train = summarise(compare(reward, pairs["train"][:SHOWN]))
+    return {**report.flat(), "train_accuracy": train.accuracy.value, "train_accuracy_n": train.accuracy.n}
+
+
+def _likelihoods(parts: Mapping[str, list[Any]], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
+    """Negative log-likelihood a token, held out and in training."""
+    found: dict[str, Any] = {}
+    for name, side in (("held_out", "nll"), ("train", "train_nll")):
+        samples = imitated(parts[name])[:SHOWN]
+        samples = [whole_dialogue(s, policy) if options.dialogue else s for s in samples]
+        with torch.no_grad(), evaluating(policy.module):
+            rollout = policy.encode(samples)
+            logps_BT = policy.evaluate(rollout)["logps"]
+        found[side] = -float(masked_sum(logps_BT, rollout.mask).sum() / rollout.mask.sum())
+    return {**found, "perplexity": math.exp(min(found["nll"], 50.0))}

@@ -1,0 +1,73 @@
+"""``rewardkit papers`` and ``rewardkit reproduce`` on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rewardkit.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def listing():
+    import contextlib
+    import io
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["papers", "--json"]) == 0
+    return json.loads(out.getvalue())
+
+
+def test_json_gives_every_row_with_its_state(listing):
+    assert len(listing) == 328
+    for row in listing:
+        assert {"n", "slug", "state", "missing_components", "verdict"} <= set(row)
+        assert row["state"] in ("done", "partial", "missing")
+
+
+@pytest.mark.parametrize(
+    "slug", ["dpo", "learning_to_summarize", "raft", "alignment_asymptotics", "helping_or_herding"]
+)
+def test_the_first_recipes_have_all_their_components(listing, slug):
+    row = next(r for r in listing if r["slug"] == slug)
+    assert row["missing_components"] == []
+    assert row["recipe"] is True
+
+
+def test_one_work_is_shown_whole(capsys):
+    assert main(["papers", "dpo"]) == 0
+    said = capsys.readouterr().out
+    assert "Direct Preference Optimization" in said
+    assert "mechanism" in said
+
+
+def test_the_list_ends_with_counts(capsys):
+    assert main(["papers", "--state", "missing"]) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith(("0 works", "1", "2", "3"))
+
+
+def test_an_unknown_work_names_the_nearest(capsys):
+    assert main(["papers", "dppo"]) == 2
+    assert "near:" in capsys.readouterr().err
+
+
+def test_the_page_is_written(tmp_path, capsys):
+    file = tmp_path / "deep" / "papers.html"
+    assert main(["papers", "--html", str(file)]) == 0
+    assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_smoke_run_writes_its_json(tmp_path, capsys):
+    file = tmp_path / "out.json"
+    assert main(["reproduce", "alignment_asymptotics", "--smoke", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["alignment_asymptotics"]["verdict"] is None
+    assert "no verdict" in capsys.readouterr().out
+
+
+def test_all_names_are_looked_up_before_anything_runs(capsys):
+    assert main(["reproduce", "alignment_asymptotics", "nonsense", "--smoke"]) == 2
+    captured = capsys.readouterr()
+    assert "no work 'nonsense'" in captured.err
+    assert captured.out == ""

@@ -1,0 +1,61 @@
+"""The closed forms against brute force."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from rewardkit.evals.closed_forms import best_of_n_distribution, closed_form_checks, kl, tilted, tilted_to
+
+P = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64).log()
+R = torch.tensor([0.2, -1.0, 1.5, 1.5], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_best_of_n_is_what_listing_every_draw_gives_ties_shared(n):
+    brute = torch.zeros(4, dtype=torch.float64)
+    for draws in itertools.product(range(4), repeat=n):
+        p = math.prod(float(P[d].exp()) for d in draws)
+        top = max(float(R[d]) for d in draws)
+        winners = [d for d in draws if float(R[d]) == top]
+        for d in winners:
+            brute[d] += p / len(winners)
+    torch.testing.assert_close(best_of_n_distribution(P, R, n).exp(), brute)
+
+
+def test_best_of_very_many_is_the_source_given_the_best_reward():
+    exact = best_of_n_distribution(P, R, 1e6).exp()
+    torch.testing.assert_close(exact[2:], torch.tensor([0.75, 0.25], dtype=torch.float64))
+
+
+def test_the_tilt_maximises_reward_minus_kl():
+    best = tilted(P, R, 0.7)
+
+    def value(log_q):
+        return float((log_q.exp() * R).sum() - 0.7 * kl(log_q, P))
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        other = (best + 0.2 * torch.randn(4, generator=generator, dtype=torch.float64)).log_softmax(-1)
+        assert value(other) < value(best)
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.1, 0.5])
+def test_the_tilt_of_a_budget_spends_it(budget):
+    assert float(kl(tilted_to(P, R, budget), P)) == pytest.approx(budget, abs=1e-9)
+
+
+def test_a_budget_beyond_reach_gives_the_best_outcomes():
+    torch.testing.assert_close(
+        tilted_to(P, R, 50.0).exp(), torch.tensor([0, 0, 0.75, 0.25], dtype=torch.float64), atol=1e-12, rtol=0
+    )
+
+
+@pytest.mark.parametrize("n", [2, 8, 100])
+def test_best_of_n_never_beats_the_optimum_of_its_budget(n):
+    found = closed_form_checks(P, R, n)
+    assert found["kl_best_of_n"] <= found["kl_bound"]
+    assert found["reward_best_of_n"] <= found["reward_optimal"] + 1e-12
