@@ -1,0 +1,109 @@
+"""The runner: tunes on a seed of its own, resumes, repeats only what changed, records full runs alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rewardkit.papers import runner
+from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
+from rewardkit.papers.runner import fingerprint, get, record, reproduce
+
+
+@pytest.fixture
+def source(tmp_path):
+    file = tmp_path / "recipe.py"
+    file.write_text('"""A recipe."""\n', encoding="utf-8")
+    return file
+
+
+class Counted:
+    """A recipe whose calls are counted. The larger lr has the better validation; gold is the seed."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, float | None]] = []
+        self.recipe = Recipe(
+            slug="counted",
+            arms={"a": Arm(self.run), "b": Arm(self.run, tuned=False)},
+            expectations=[Expect("gold is not negative", "gold", "a", low=-1)],
+            grid=({"lr": 1.0}, {"lr": 2.0}),
+            tune="validation",
+        )
+
+    def run(self, run: Run):
+        self.calls.append((run.seed, run.point.get("lr")))
+        return {"gold": float(run.seed), "validation": run.point.get("lr", 0.0)}
+
+
+def test_every_arm_is_tuned_on_the_tuning_seed_and_run_on_the_same_seeds(tmp_path, source):
+    counted = Counted()
+    result = reproduce(counted.recipe, folder=tmp_path, source=source)
+    assert counted.calls == [(100, 1.0), (100, 2.0), (0, 2.0), (1, 2.0), (2, 2.0), (0, None), (1, None), (2, None)]
+    assert result["arms"]["a"]["point"] == {"lr": 2.0}
+    assert result["seeds"] == [0, 1, 2]
+    assert {"torch", "rewardkit"} <= set(result["versions"])
+
+
+def test_a_second_run_repeats_nothing_and_a_changed_recipe_everything(tmp_path, source):
+    counted = Counted()
+    first = reproduce(counted.recipe, folder=tmp_path, source=source)
+    calls = len(counted.calls)
+    assert reproduce(counted.recipe, folder=tmp_path, source=source)["outcomes"] == first["outcomes"]
+    assert len(counted.calls) == calls
+    source.write_text('"""Another recipe."""\n', encoding="utf-8")
+    reproduce(counted.recipe, folder=tmp_path, source=source)
+    assert len(counted.calls) == 2 * calls
+
+
+def test_a_run_that_died_goes_on_where_it_was(tmp_path, source):
+    counted = Counted()
+
+    def dies(run):
+        if len(counted.calls) == 3:
+            raise KeyboardInterrupt
+        return Counted.run(counted, run)
+
+    broken = Recipe(**{**vars(counted.recipe), "arms": {"a": Arm(dies), "b": Arm(counted.run, tuned=False)}})
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(broken, folder=tmp_path, source=source)
+    reproduce(counted.recipe, folder=tmp_path, source=source)
+    assert len(counted.calls) == 8
+
+
+def test_the_fingerprint_follows_what_a_recipe_imports(tmp_path, monkeypatch):
+    package = tmp_path / "rewardkit"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "deep.py").write_text("X = 1\n")
+    (package / "part.py").write_text("def f():\n    from rewardkit.deep import X\n    return X\n")
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("from rewardkit.part import f\n")
+    monkeypatch.setattr(runner, "PACKAGE", package)
+    runner._imports.cache_clear()
+    before = fingerprint(recipe)
+    (package / "deep.py").write_text("X = 2\n")
+    runner._imports.cache_clear()
+    assert fingerprint(recipe) != before
+    runner._imports.cache_clear()
+
+
+def test_a_smoke_run_keeps_nothing_and_has_no_verdict(tmp_path, source):
+    counted = Counted()
+    result = reproduce(counted.recipe, smoke=True, folder=tmp_path, source=source)
+    assert result["verdict"] is None
+    assert len(counted.calls) == 2
+    assert not list(tmp_path.glob("counted*"))
+    with pytest.raises(ValueError, match="no result"):
+        record(result, tmp_path)
+
+
+def test_a_full_run_is_recorded_as_json(tmp_path, source):
+    result = reproduce(Counted().recipe, folder=tmp_path, source=source)
+    file = record(result, tmp_path / "results")
+    assert json.loads(file.read_text())["verdict"] == result["verdict"]
+
+
+def test_a_work_without_a_recipe_is_named():
+    with pytest.raises(KeyError, match="has no recipe yet; there are alignment_asymptotics"):
+        get("pure")
