@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from rewardkit.types import Judgement, Rollout, Sample, Scores
 
-Want = "str | Callable[..., Tensor] | Against"
-"""A name (``logps``, ``entropy``, ``values``, ``scores``) or ``fn(outputs_chunk, targets_chunk) -> [chunk, ...]``."""
-
 
 @dataclass(frozen=True)
 class Against:
@@ -32,6 +29,10 @@ class Against:
     @property
     def __name__(self) -> str:
         return self.fn.__name__
+
+
+Want = str | Callable[..., Tensor] | Against
+"""A name (``logps``, ``entropy``, ``values``, ``scores``) or ``fn(outputs_chunk, targets_chunk) -> [chunk, ...]``."""
 
 
 @runtime_checkable
