@@ -62,7 +62,8 @@ class Ruler:
         proxy, gold: the learned reward and the one that training never sees.
         validation: other held-out prompts on which ``compare`` is asked, to choose where to stop.
         compare: ``(new, old) -> judgements``, people or their simulation.
-        sampling, seed: how outputs are drawn.
+        sampling, seed: how outputs are drawn. draws: outputs a prompt of the start, all of which a new output is
+            compared with: one alone would add its own luck to every win rate.
     """
 
     start: Policy
@@ -73,12 +74,13 @@ class Ruler:
     compare: Callable[[Sequence[Sample], Sequence[Sample]], list[Judgement]] | None = None
     sampling: Any = None
     seed: int = 0
+    draws: int = 4
     baseline: Rollout = field(init=False)
     baseline_gold: Tensor = field(init=False)
     baseline_proxy: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.baseline = self.start.sample(self.prompts, sampling=self.sampling, seed=self.seed)
+        self.baseline = self.start.sample(self.prompts, self.draws, sampling=self.sampling, seed=self.seed)
         self.baseline_gold = outcomes(self.gold, self.baseline)
         self.baseline_proxy = outcomes(self.proxy, self.baseline)
         self._asked = (
@@ -105,12 +107,24 @@ class Ruler:
             kl=float(kl),
             proxy=float(outcomes(self.proxy, rollout).mean()),
             gold=float(gold.mean()),
-            winrate=float(wins(gold, self.baseline_gold).mean()),
+            winrate=float(self.wins(gold).mean()),
             length=float(rollout.mask.sum(-1).mean()),
             n=len(rollout),
             preferred=preferred,
             asked=0 if preferred is None else len(self.validation),
         )
+
+    def wins(self, gold: Tensor) -> Tensor:
+        """Share of the start's outputs to the same prompt that each output beats, a tie counting half.
+
+        Args:
+            gold: ``[B]``, equally many outputs for each prompt, those of a prompt together.
+
+        Returns:
+            ``[B]``.
+        """
+        new_PN, old_PD = gold.reshape(len(self.prompts), -1), self.baseline_gold.reshape(len(self.prompts), -1)
+        return wins(new_PN[:, :, None], old_PD[:, None, :]).mean(-1).flatten()
 
     def preferences(self, rollout: Rollout) -> Tensor:
         """What annotators say of outputs to the validation prompts, against the start's: 1, 0 or 0.5 for a tie.
@@ -137,7 +151,7 @@ class Ruler:
     @property
     def noise(self) -> float:
         """How far two means of gold may lie apart by chance: 1.96 standard errors of a difference of two points."""
-        return 1.96 * float(self.baseline_gold.std()) * (2 / len(self.baseline_gold)) ** 0.5
+        return 1.96 * float(self.baseline_gold.std()) * (2 / len(self.prompts)) ** 0.5
 
 
 def outcomes(reward: Reward, rollout: Rollout) -> Tensor:

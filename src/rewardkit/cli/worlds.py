@@ -1,0 +1,35 @@
+"""``rewardkit worlds build NAME``: trains what an embedded testbed needs, once, into the user's cache."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+NAME = "worlds"
+HELP = "Build the embedded testbeds: a world's base policy is trained once and kept in the user's cache folder."
+WORLDS = ("assistant",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``rewardkit worlds``."""
+    parser.add_argument("action", choices=["build"], help="build: train the world's base policy where it is missing")
+    parser.add_argument("world", choices=WORLDS, help="which world")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world (default 0)")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps, instead of the world's own number")
+    parser.add_argument("--force", action="store_true", help="train anew even where the cache has it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build one world and print where its base policy lies."""
+    from rewardkit.worlds.assistant import AssistantWorld
+
+    began = time.monotonic()
+    options = {} if args.steps is None else {"steps": args.steps}
+    folder = AssistantWorld(seed=args.seed).build(force=args.force, **options)
+    print(f"{folder}  ({time.monotonic() - began:.0f} s)")
+    return 0
+
+
+def saved(args: argparse.Namespace) -> str:
+    """What an interrupted build leaves behind."""
+    return "nothing was saved: a build is kept when it is complete"
