@@ -163,3 +163,32 @@ def test_persons_are_named_shared_out_by_group_and_repeatable() -> None:
         Pool(2)
     with pytest.raises(ValueError, match="votes"):
         Pool(5, votes=6)
+
+
+def test_rankings_order_every_pair_by_the_law_of_comparisons(pairs: tuple[list[Sample], list[Sample]]) -> None:
+    """Plackett-Luce at the person's temperature: the predicted accuracy, pair by pair."""
+    rng = random.Random(5)
+    third = [replace(p, output=mixed(p, rng)) for p in pairs[0]]
+    pool = WORLD.annotators(tastes={"one": replace(TASTES["careful"], share=1.0, tie=0.0)})
+    ranked = pool.rank(list(zip(*pairs, third, strict=True)))
+    by_name = {p.name: p for p in pool.people}
+    hits, predicted = [], []
+    for j in ranked:
+        a, b, _ = j.items
+        if a.output != b.output and j.rank is not None:
+            chance = by_name[str(j.annotator)].chances(a, b)[0]
+            hits.append(float(j.rank[0] < j.rank[1]) - chance)
+            predicted.append(chance * (1 - chance))
+    assert abs(mean(hits)) < 3 * math.sqrt(sum(predicted)) / len(hits)
+    assert {r for j in ranked for r in j.rank or ()} == {0, 1, 2}
+
+
+def test_a_ranking_does_not_depend_on_the_order_of_the_replies() -> None:
+    asked = WORLD.prompts("train", 1)[0]
+    rng = random.Random(6)
+    replies = [replace(asked, output=mixed(asked, rng)) for _ in range(4)] + [replace(asked, output="Same.")] * 2
+    one, two = WORLD.annotators().rank([replies, replies[::-1]])
+    assert one.rank == (two.rank or ())[::-1]
+    assert (one.rank or ())[4] == (one.rank or ())[5]
+    with pytest.raises(ValueError, match="one prompt"):
+        WORLD.annotators().rank([[replies[0], replace(WORLD.prompts("train", 2)[1], output="x")]])

@@ -176,6 +176,33 @@ class Pool:
         """Judgements of ``a[i]`` against ``b[i]``, ``votes`` each, in order."""
         return [self.judge(p, x, y) for x, y in zip(a, b, strict=True) for p in self.assigned(x, y)]
 
+    def rank(self, groups: Sequence[Sequence[Sample]]) -> list[Judgement]:
+        """One person's ranking of each group of replies to one prompt, best first by ``utility / t`` + Gumbel noise.
+
+        That is the model of Plackett and Luce: every pair within it is ordered by the same Bradley-Terry law as in
+        :meth:`compare`, without its ties, and k replies give k (k - 1) / 2 comparisons for one reading of each.
+        Identical replies share a place.
+
+        Raises:
+            ValueError: if the replies of a group do not answer the same prompt.
+        """
+        found = []
+        for replies in groups:
+            if len({s.asked for s in replies}) != 1:
+                raise ValueError("a ranking is of replies to one prompt")
+            texts = sorted(str(s.output) for s in replies)
+            person = min(self.people, key=lambda p: _draw(self.seed, "who", p.name, replies[0].prompt, *texts))
+            liked = [self._liked(person, s) for s in replies]
+            order = sorted(set(liked), reverse=True)
+            rank = tuple(order.index(x) for x in liked)
+            found.append(Judgement(tuple(replies), rank=rank, annotator=person.name))
+        return found
+
+    def _liked(self, person: Person, s: Sample) -> float:
+        """Noisy utility in units of the person's temperature, the same whenever it is asked."""
+        noise = -math.log(-math.log(max(_draw(self.seed, "place", person.name, s.prompt, s.output), 2.0**-60)))
+        return person.utility(s) / person.taste.temperature + noise
+
     def ask(self, judgements: Sequence[tuple[Sample, ...]]) -> None:
         """Queue pairs to be judged.
 
