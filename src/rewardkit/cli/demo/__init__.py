@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise ValueError(f"--seeds: at least 1, not {args.seeds}")
     from rewardkit.cli.demo.pipeline import SMOKE, Budget
-    from rewardkit.cli.demo.run import demo
+    from rewardkit.cli.demo.stages import demo
 
     began = time.perf_counter()
     out = Path(args.out)

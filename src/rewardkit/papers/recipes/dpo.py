@@ -54,7 +54,7 @@ def bandit(run: Run) -> dict[str, float]:
     )
     data = attach_reference(data, policy.at("start"))
     learner = Learner(policy, lr=0.03, schedule="cosine", clip=None)
-    objective = partial(dpo, beta=beta, smoothing=Column("flip"))
+    objective = partial(dpo, beta=beta, smoothing=Column("flip", of="better"))
     for _ in fit(learner, data, objective, epochs=run.size(1500, 5), batch=len(samples)):
         pass
     optimum = world.regularised(beta)["log_probs"]
