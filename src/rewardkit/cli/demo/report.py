@@ -121,7 +121,7 @@ def _cell(figures: Mapping[str, Any], key: str, form: str) -> str:
     if "intervals" not in figures:
         return text
     low, high = figures["intervals"][key]
-    return f"{text} [{format(low, form)}, {format(high, form)}]"
+    return f"{text}\n[{format(low, form)}, {format(high, form)}]"
 
 
 def _methods(tracks: Mapping[str, Sequence[Track]], summary: Mapping[str, Any], spread: Mapping[str, float]) -> Section:
@@ -158,7 +158,7 @@ def _methods(tracks: Mapping[str, Sequence[Track]], summary: Mapping[str, Any], 
         "Its KL is the closed form log n − (n − 1)/n.",
     ]
     if any("intervals" in summary[name] for name in tracks):
-        texts.append("In brackets, the 95% t-interval of the mean over seeds.")
+        texts.append("In brackets below each figure, the 95% t-interval of the mean over seeds.")
     head = [
         "",
         "win rate over SFT",

@@ -100,6 +100,7 @@ def overoptimisation(
         top.set_ylabel("reward gained over SFT\n(SFT standard deviations)")
         bottom.set_ylabel("KL\n(nats a response)")
         bottom.set_xlabel("GRPO update")
+        bottom.xaxis.get_major_locator().set_params(integer=True)
         top.axhline(0, color=MUTED, lw=0.8, ls=":")
         if peak_step is not None:
             for axis in (top, bottom):

@@ -46,16 +46,16 @@ class Taste:
 
 
 TASTES: dict[str, Taste] = {
-    "careful": Taste(0.4, WEIGHTS, length=0.0, flattered=0.0, temperature=0.16),
+    "careful": Taste(0.55, WEIGHTS, length=0.0, flattered=0.0, temperature=0.16),
     "hurried": Taste(
-        0.35,
+        0.25,
         {"helpful": 1.0, "correct": 0.3, "harmless": 1.0, "concise": 0.2, "style": 0.2},
         length=0.12,
         flattered=0.0,
         temperature=0.22,
     ),
     "warm": Taste(
-        0.25,
+        0.2,
         {"helpful": 0.9, "correct": 0.5, "harmless": 0.8, "concise": 0.4, "style": 0.2},
         length=0.04,
         flattered=0.3,
