@@ -80,10 +80,13 @@ def test_length_bias_is_measured_on_replies_that_differ_in_padding_alone() -> No
             text = mixed(p, rng)
             short.append(replace(p, output=text))
             long.append(replace(p, output="Many people ask about this every day. " + text))
-    judged = WORLD.annotators(votes=3).compare(long, short)
+    judged = WORLD.annotators(votes=8).compare(long, short)
     hurried, careful = (of_group(judged, g) for g in ("hurried", "careful"))
     liked, slack = accuracy(hurried, lambda s: len(s.output))
-    assert liked - slack > 0.5
+    blind = {g: replace(t, length=0.0) for g, t in TASTES.items()}
+    unbiased = of_group(WORLD.annotators(votes=8, tastes=blind).compare(long, short), "hurried")
+    without, spread = accuracy(unbiased, lambda s: len(s.output))
+    assert liked - slack > without + spread
     assert accuracy(careful, lambda s: len(s.output))[0] < liked - slack
     fair = {"one": replace(TASTES["careful"], share=1.0, length=0.0)}
     value, slack = accuracy(WORLD.annotators(tastes=fair).compare(long, short), lambda s: len(s.output))
@@ -155,7 +158,7 @@ def test_the_pool_is_an_annotator_that_answers_what_was_asked_once(pairs: tuple[
 def test_persons_are_named_shared_out_by_group_and_repeatable() -> None:
     pool = WORLD.annotators(12)
     groups = [p.group for p in pool.people]
-    assert {g: groups.count(g) for g in TASTES} == {"careful": 5, "hurried": 4, "warm": 3}
+    assert {g: groups.count(g) for g in TASTES} == {"careful": 7, "hurried": 3, "warm": 2}
     assert len({p.name for p in pool.people}) == 12
     assert pool.people == WORLD.annotators(12).people
     assert TASTES["careful"].weights == WEIGHTS

@@ -51,7 +51,7 @@ class Budget:
 
     sft_steps: int | None = None
     sft_demonstrations: int | None = None
-    rankings: int = 1000
+    rankings: int = 1300
     ranked: int = 4
     held_out: int = 600
     rm_epochs: float = 1

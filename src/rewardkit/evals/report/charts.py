@@ -102,28 +102,23 @@ def overoptimisation(
         bottom.set_xlabel("GRPO update")
         bottom.xaxis.get_major_locator().set_params(integer=True)
         top.axhline(0, color=MUTED, lw=0.8, ls=":")
-        if peak_step is not None:
+        for step, text, height, colour, style in (
+            (peak_step, peak_label, 0.02, GOLD, "--"),
+            (stop_step, "stopped here", 0.12, INK, ":"),
+        ):
+            if step is None:
+                continue
             for axis in (top, bottom):
-                axis.axvline(peak_step, color=GOLD, lw=1.2, ls="--")
+                axis.axvline(step, color=colour, lw=1.1, ls=style)
+            late = step > 0.6 * max(map(max, steps))  # there is no room on the right of a late line
             top.annotate(
-                peak_label,
-                (peak_step, 0.02),
+                text,
+                (step, height),
                 xycoords=("data", "axes fraction"),
-                xytext=(5, 2),
+                xytext=(-5 if late else 5, 2),
                 textcoords="offset points",
-                color=GOLD,
-                fontsize=9.5,
-            )
-        if stop_step is not None:
-            for axis in (top, bottom):
-                axis.axvline(stop_step, color=INK, lw=1.0, ls=":")
-            top.annotate(
-                "stopped here",
-                (stop_step, 0.12),
-                xycoords=("data", "axes fraction"),
-                xytext=(5, 2),
-                textcoords="offset points",
-                color=INK,
+                ha="right" if late else "left",
+                color=colour,
                 fontsize=9.5,
             )
         top.legend(loc="upper left")
