@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the figures."""
-    from rewardkit.cli.common import quiet_libraries, write_json
+    from rewardkit.cli.common import quiet_libraries
+    from rewardkit.data.whole import write_json
     from rewardkit.rewards.load import load_reward
 
     quiet_libraries()

@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         chosen = [r for r in rows() if args.state in (None, r.state)]
     if args.html:
+        from rewardkit.data.whole import write_text
         from rewardkit.papers.page import page
 
-        args.html.parent.mkdir(parents=True, exist_ok=True)
-        args.html.write_text(page(chosen), encoding="utf-8")
+        write_text(args.html, page(chosen))
     if args.json:
         print(json.dumps([r.as_dict() for r in chosen], ensure_ascii=False, indent=1))
     elif args.html:

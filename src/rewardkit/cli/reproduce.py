@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run each recipe in turn; full runs are recorded."""
     from rewardkit.cli.common import quiet_libraries
-    from rewardkit.papers.runner import get, record, reproduce, write_json
+    from rewardkit.data.whole import write_json
+    from rewardkit.papers.runner import get, record, reproduce
 
     quiet_libraries()
     recipes = [get(slug) for slug in args.slugs]  # all names are looked up before anything runs

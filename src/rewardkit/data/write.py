@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from rewardkit.data.errors import DataError
 from rewardkit.data.row import Row
 from rewardkit.data.schema import Converter, Item
 from rewardkit.data.sources import RawRow
+from rewardkit.data.whole import whole
 from rewardkit.types import Judgement, Sample
 
 _ABOUT = ("strength", "aspect", "annotator", "at", "note")
@@ -186,7 +184,7 @@ def _write(
         fits = (s for s in makers if all(_row(path, n, i, s, makers[s]) for n, i in enumerate(items, 1)))
         schema = next(fits, list(makers)[-1])
     rows = _rows(path, items, schema, makers)
-    with _place(path) as temporary:
+    with whole(path) as temporary:
         if name.endswith(".parquet"):
             _write_parquet(temporary, path, list(rows))
         else:
@@ -205,27 +203,6 @@ def _rows(
             mend = "tuples become lists, keys become text; prompt and output are both text or both messages"
             raise DataError(what, path=str(path), line=number, mend=mend)
         yield row
-
-
-@contextmanager
-def _place(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder, renamed to ``path`` at the end and removed after an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _write_lines(raw: Any, rows: Iterable[dict[str, Any]], *, packed: bool) -> None:

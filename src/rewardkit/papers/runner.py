@@ -13,7 +13,6 @@ import hashlib
 import importlib
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import rewardkit
+from rewardkit.data.whole import write_json
 from rewardkit.papers.recipe import Arm, Recipe, Run, judge, overall
 from rewardkit.papers.works import RECIPES, RESULTS, find, load, recipe_file
 from rewardkit.worlds.cache import root
@@ -179,14 +179,6 @@ def _piece(name: str, arm: Arm, run: Run, kept: Path | None, fresh: bool) -> tup
     if file:
         write_json(file, {"figures": figures, "seconds": seconds})
     return figures, seconds, False
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write a JSON file so that a reader sees all of it or none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(file)
 
 
 def record(result: Mapping[str, Any], folder: Path = RESULTS) -> Path:

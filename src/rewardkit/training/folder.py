@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rewardkit.data.whole import write_json
 from rewardkit.training.checkpoint import Checkpoints
 
 OPTIONS, CHECKPOINTS = "options.json", "checkpoints"
@@ -26,8 +27,7 @@ def claim(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
     """
     kept = out / OPTIONS
     if not kept.is_file():
-        out.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(kept, settings)
         return
     if not resume:
         raise ValueError(f"{out} already holds a run: add --resume to go on with it, or name another folder")
@@ -55,7 +55,7 @@ def publish(out: Path, save: Callable[[Path], None], summary_name: str, summary:
     temporary = out / f".writing-{os.getpid()}"
     temporary.mkdir(exist_ok=True)
     save(temporary)
-    (temporary / summary_name).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(temporary / summary_name, summary)
     for path in sorted(temporary.iterdir(), key=lambda p: p.name == summary_name):
         os.replace(path, out / path.name)
     temporary.rmdir()

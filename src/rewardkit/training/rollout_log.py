@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rewardkit.data.whole import write_text
 from rewardkit.registry import entry
 from rewardkit.types import ERROR, OK, Rollout, Sample, Scores
 
@@ -99,7 +100,7 @@ def rollout_page(
         ]
         shown.append(row | {"heat": name, "cells": cells})
     text = page.render(title=title, rows=shown, total=len(rollout), how=_plain(rollout.how))
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _sample(sample: Sample) -> dict[str, Any]:

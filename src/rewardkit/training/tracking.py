@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardkit.data.whole import write_text
 from rewardkit.registry import entry
 
 KNOWN = ("wandb", "trackio")
@@ -77,12 +77,7 @@ class Tracker:
         """Forget rows beyond ``step``, and a last line that was cut off; the file is replaced in one move."""
         if self.path.is_file():
             kept = [r for r in read_metrics(self.path) if r["step"] <= step]
-            temporary = self.path.with_suffix(".writing")
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(r) + "\n" for r in kept)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            write_text(self.path, "".join(json.dumps(r) + "\n" for r in kept))
 
     def close(self) -> None:
         """Flush and finish everything."""

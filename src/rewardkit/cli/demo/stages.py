@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing
 import platform
 import sys
@@ -31,8 +30,8 @@ from rewardkit.cli.demo.pipeline import (
 )
 from rewardkit.cli.demo.report import build
 from rewardkit.cli.demo.results import summary
+from rewardkit.data.whole import write_json, write_text
 from rewardkit.evals.overoptimization import Ruler
-from rewardkit.evals.report.page import write_text
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.types import Sample
 from rewardkit.worlds.assistant import AssistantWorld
@@ -83,7 +82,7 @@ def demo(out: Path, budget: Budget, seeds: Sequence[int], began: float) -> dict[
         marks=lambda i, text: _marks(first.ruler.prompts[i], text),
         facts=_facts(figures, sft, budget),
     )
-    write_text(out / "summary.json", json.dumps(figures, indent=2) + "\n")
+    write_json(out / "summary.json", figures)
     write_text(out / "report.html", page.html())
     return figures
 
