@@ -10,14 +10,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
 
 from rewardkit.objectives.imitation import sft
 from rewardkit.objectives.policy import kl, reinforce
-from rewardkit.policies.language import LanguagePolicy, Sampling, train_tokenizer
+from rewardkit.policies.language import LanguagePolicy, Sampling, add_lora, train_tokenizer
 from rewardkit.training import Learner, Term, attach_reference
 from rewardkit.types import Sample
 
 TEXT = ["Say yes. Say no. Yes! No! Maybe."]
 
 
-def model(family: str) -> LanguagePolicy:
+def model(family: str, lora: bool = False) -> LanguagePolicy:
     tokenizer = train_tokenizer(TEXT, 280)
     common: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 2}
     common |= {"num_attention_heads": 2, "attention_dropout": 0.5, "max_position_embeddings": 64}
@@ -26,17 +26,23 @@ def model(family: str) -> LanguagePolicy:
     else:
         config = OPTConfig(**common, ffn_dim=32, word_embed_proj_dim=16, dropout=0.5, layerdrop=0.5)
     torch.manual_seed(0)
-    return LanguagePolicy(AutoModelForCausalLM.from_config(config), tokenizer)
+    module = AutoModelForCausalLM.from_config(config)
+    if lora:
+        module = add_lora(module, {"r": 2, "target_modules": ["q_proj", "down_proj"], "lora_dropout": 0.5})
+        for name, weight in module.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight)
+    return LanguagePolicy(module, tokenizer)
 
 
 def rows(policy: LanguagePolicy):
     return policy.encode([Sample("Say yes.", " Yes!"), Sample("Say no.", " No! Maybe.")])
 
 
-@pytest.mark.parametrize("family", ["llama", "opt"])
-def test_gradient_checkpointing_recomputes_and_changes_nothing(family: str, monkeypatch) -> None:
+@pytest.mark.parametrize(("family", "lora"), [("llama", False), ("opt", False), ("llama", True)])
+def test_gradient_checkpointing_recomputes_and_changes_nothing(family: str, lora: bool) -> None:
     """R40: checkpointing needs training mode, and must not bring dropout or layer drop with it."""
-    policy = model(family)
+    policy = model(family, lora)
     data = rows(policy)
     plain = Learner(policy).grads(Term(data, sft))
     learner, recomputed = Learner(policy, gradient_checkpointing=True), []

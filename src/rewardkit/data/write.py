@@ -37,6 +37,7 @@ def write_judgements(path: str | Path, judgements: Iterable[Judgement], *, schem
     Raises:
         DataError: for a judgement that the schema cannot hold, by its number.
 
+    >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "pairs.jsonl"
     >>> write_judgements(path, [Judgement((Sample("2 + 2?", "4"), Sample("2 + 2?", "5")), rank=(0, 1))])
     'preference'

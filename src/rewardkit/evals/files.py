@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,23 @@ def files_in(folder: str | Path) -> dict[str, Path]:
         if suffix and path.is_file():
             found[path.relative_to(root).as_posix()[: -len(suffix)]] = path
     return found
+
+
+def subsets_in(
+    folder: str | Path, subset_of: Callable[[str], str | None], order: Sequence[str], benchmark: str
+) -> dict[str, Path]:
+    """The file of each subset that the folder holds, in the benchmark's order.
+
+    Args:
+        subset_of: the subset that a path without suffix belongs to, or ``None``. order: all subsets.
+
+    Raises:
+        ValueError: where the folder holds none.
+    """
+    files = {subset: path for name, path in files_in(folder).items() if (subset := subset_of(name))}
+    if not files:
+        raise ValueError(f"{folder}: holds no subset of {benchmark}; files are named {', '.join(order[:4])} ...")
+    return {subset: files[subset] for subset in order if subset in files}
 
 
 def rows_of(path: Path, fields: Mapping[str, type]) -> Iterator[tuple[int, dict[str, Any]]]:

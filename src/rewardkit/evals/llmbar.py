@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rewardkit.evals.files import files_in, rows_of
+from rewardkit.evals.files import rows_of, subsets_in
 from rewardkit.measures.calibration import pair_confidence
 from rewardkit.measures.intervals import proportion
 from rewardkit.protocols import Reward
@@ -80,13 +80,9 @@ def llmbar(reward: Reward, folder: str | Path) -> dict[str, Measure]:
     >>> llmbar(load_reward({"name": "rewards.rules:length"}), folder)["natural"].value
     0.0
     """
-    files = {subset: path for name, path in files_in(folder).items() if (subset := subset_of(name))}
-    if not files:
-        raise ValueError(f"{folder}: holds no subset of LLMBar; files are named {', '.join(SUBSETS[:3])} ...")
     found = {}
-    for subset in SUBSETS:
-        if subset in files:
-            compared = compare(reward, read(files[subset]))
-            _, correct = pair_confidence(compared.difference)
-            found[subset] = proportion(float(correct.sum()), len(correct), invalid=compared.unscored)
+    for subset, path in subsets_in(folder, subset_of, SUBSETS, "LLMBar").items():
+        compared = compare(reward, read(path))
+        _, correct = pair_confidence(compared.difference)
+        found[subset] = proportion(float(correct.sum()), len(correct), invalid=compared.unscored)
     return found

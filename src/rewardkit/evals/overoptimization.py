@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rewardkit.measures.masked import masked_sum
+from rewardkit.measures.pairs import wins
 from rewardkit.protocols import Policy, Reward
 from rewardkit.registry import entry
 from rewardkit.types import Judgement, Rollout, Sample
@@ -41,15 +42,6 @@ class Point:
     n: int
     preferred: float | None = None
     asked: int = 0
-
-
-def wins(new: Tensor, old: Tensor) -> Tensor:
-    """1 where ``new`` is larger, 0.5 where equal, 0 where smaller.
-
-    >>> wins(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 2.0])).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    return (new > old).float() + 0.5 * (new == old).float()
 
 
 @dataclass

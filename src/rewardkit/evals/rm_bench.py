@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rewardkit.evals.files import files_in, rows_of
+from rewardkit.evals.files import rows_of, subsets_in
 from rewardkit.measures.intervals import bootstrap
 from rewardkit.protocols import Reward
 from rewardkit.registry import entry
@@ -98,19 +98,15 @@ def rm_bench(reward: Reward, folder: str | Path) -> dict[str, Matrix]:
     >>> chat.easy.value, chat.normal.value, chat.hard.value
     (1.0, 0.0, 0.0)
     """
-    files = {subset: path for name, path in files_in(folder).items() if (subset := subset_of(name))}
-    if not files:
-        raise ValueError(f"{folder}: holds no subset of RM-Bench; files are named {', '.join(SUBSETS)}")
     found = {}
-    for subset in SUBSETS:
-        if subset in files:
-            groups = [_replies(files[subset], number, row) for number, row in rows_of(files[subset], FIELDS)]
-            scored: dict[str, list[Tensor]] = defaultdict(list)
-            for scores in score_groups(reward, groups):
-                assert scores.outcome is not None
-                scored["ok" if bool(scores.ok.all()) else "bad"].append(scores.outcome)
-            table = torch.stack(scored["ok"]) if scored["ok"] else torch.zeros(0, 6)
-            found[subset] = matrix_of(table[:, :3], table[:, 3:], invalid=len(scored["bad"]))
+    for subset, path in subsets_in(folder, subset_of, SUBSETS, "RM-Bench").items():
+        groups = [_replies(path, number, row) for number, row in rows_of(path, FIELDS)]
+        scored: dict[str, list[Tensor]] = defaultdict(list)
+        for scores in score_groups(reward, groups):
+            assert scores.outcome is not None
+            scored["ok" if bool(scores.ok.all()) else "bad"].append(scores.outcome)
+        table = torch.stack(scored["ok"]) if scored["ok"] else torch.zeros(0, 6)
+        found[subset] = matrix_of(table[:, :3], table[:, 3:], invalid=len(scored["bad"]))
     return found
 
 

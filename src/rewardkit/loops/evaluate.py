@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rewardkit.measures.intervals import average, proportion
 from rewardkit.measures.masked import masked_sum
+from rewardkit.measures.pairs import wins
 from rewardkit.protocols import Reward
 from rewardkit.registry import entry
 from rewardkit.training.reference import attach_reference
@@ -82,8 +83,8 @@ def win_rate(
         other, known = kept[0]
         mine, ok = _scored(reward, policy.sample(prompts, 1, sampling=sampling, seed=seed))
         both = ok & known.to(ok.device)
-        wins = torch.sign(mine - other.to(mine.device))[both].double().add(1).div(2)
-        return proportion(float(wins.sum()), int(both.sum()), invalid=int((~both).sum()))
+        won = wins(mine, other.to(mine.device))[both]
+        return proportion(float(won.sum()), int(both.sum()), invalid=int((~both).sum()))
 
     return rate
 

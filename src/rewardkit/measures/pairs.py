@@ -15,6 +15,15 @@ from rewardkit.measures.length import Rule, length_bias, length_only, similar
 from rewardkit.types import Measure
 
 
+def wins(new: Tensor, old: Tensor) -> Tensor:
+    """1 where ``new`` is larger, 0.5 where equal, 0 where smaller.
+
+    >>> wins(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 2.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return (new > old).float() + 0.5 * (new == old).float()
+
+
 @dataclass(frozen=True, eq=False)
 class Compared:
     """Pairs with the scores of their sides.

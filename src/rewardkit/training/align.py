@@ -20,8 +20,8 @@ from rewardkit.measures.pairs import PairReport, summarise
 from rewardkit.objectives.base import Loss
 from rewardkit.objectives.imitation import sft
 from rewardkit.objectives.preference import dpo, ipo, kto, simpo
-from rewardkit.policies.language.modes import evaluating
 from rewardkit.policies.language.policy import LanguagePolicy
+from rewardkit.policies.modes import evaluating
 from rewardkit.rewards.base import RewardBase
 from rewardkit.rewards.learned.implicit import ImplicitReward
 from rewardkit.rewards.scoring import compare

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rewardkit.policies.modes import evaluating
 from rewardkit.registry import entry
 from rewardkit.types import Rollout
 
@@ -35,16 +36,10 @@ def attach_reference(
     version = policy.version
     if name in rollout.tensors and rollout.versions.get(name) == version:
         return rollout
-    module = policy.module
-    before = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        rows = torch.arange(len(rollout)).split(micro_batch or max(1, len(rollout)))
-        parts = [rollout] if len(rows) == 1 else [_alone(rollout).select(r) for r in rows]
+    rows = torch.arange(len(rollout)).split(micro_batch or max(1, len(rollout)))
+    parts = [rollout] if len(rows) == 1 else [_alone(rollout).select(r) for r in rows]
+    with evaluating(policy.module):
         found = torch.cat([policy.evaluate(p, ("logps",))["logps"] for p in parts])
-    finally:
-        for m, training in before:
-            m.training = training
     # A value that is not finite outside the mask is nobody's log-prob.
     found = torch.where((rollout.mask == 0) & ~torch.isfinite(found), torch.zeros_like(found), found)
     return replace(rollout, tensors={**rollout.tensors, name: found}, versions={**rollout.versions, name: str(version)})

@@ -1,7 +1,6 @@
 """Language policies on Hugging Face causal models."""
 
 from rewardkit.policies.language.critic import Critic
-from rewardkit.policies.language.modes import checkpoint_gradients, without_dropout
 from rewardkit.policies.language.policy import LanguagePolicy, add_lora
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.tokenizer import train_tokenizer
@@ -11,7 +10,5 @@ __all__ = [
     "LanguagePolicy",
     "Sampling",
     "add_lora",
-    "checkpoint_gradients",
     "train_tokenizer",
-    "without_dropout",
 ]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rewardkit.policies.language.batch import Row, forward_inputs, over_rows, pad, response_positions, without_cache
-from rewardkit.policies.language.modes import evaluating, is_peft
+from rewardkit.policies.language.modes import is_peft
+from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
 from rewardkit.types import Rollout

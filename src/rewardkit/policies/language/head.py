@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rewardkit.policies.language.modes import evaluating
+from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Against, Want
 
 LogitsFn = Callable[[Tensor, Tensor], Tensor]

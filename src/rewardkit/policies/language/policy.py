@@ -27,10 +27,11 @@ from rewardkit.policies.language.batch import (
 )
 from rewardkit.policies.language.codec import Codec, Truncation
 from rewardkit.policies.language.generate import Completion, generate, row_seed
-from rewardkit.policies.language.modes import adapter_off, evaluating, is_peft
+from rewardkit.policies.language.modes import adapter_off, is_peft
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.scratch import scratch_model
 from rewardkit.policies.language.views import adapter_is_fresh, fingerprint, frozen_copy, is_adapter
+from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
 from rewardkit.types import Cost, Rollout, Sample

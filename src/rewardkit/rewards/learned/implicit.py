@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rewardkit.measures.masked import masked, masked_sum
-from rewardkit.policies.language.modes import evaluating
+from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Policy
 from rewardkit.registry import entry
 from rewardkit.rewards.base import RewardBase

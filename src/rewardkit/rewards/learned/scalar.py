@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rewardkit.policies.language.batch import by_length, pad
-from rewardkit.policies.language.modes import evaluating
+from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
 from rewardkit.rewards.base import RewardBase
