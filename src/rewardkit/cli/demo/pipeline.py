@@ -51,14 +51,14 @@ class Budget:
 
     sft_steps: int | None = None
     sft_demonstrations: int | None = None
-    rankings: int = 1300
+    rankings: int = 2000
     ranked: int = 4
     held_out: int = 600
     rm_epochs: float = 1
     rm_batch: int = 16
     rm_lr: float = 1e-3
     test: int = 200
-    validation: int = 100
+    validation: int = 200
     grpo_updates: int = 28
     grpo_every: int = 4
     grpo_prompts: int = 16

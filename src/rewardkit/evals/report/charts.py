@@ -103,8 +103,8 @@ def overoptimisation(
         bottom.xaxis.get_major_locator().set_params(integer=True)
         top.axhline(0, color=MUTED, lw=0.8, ls=":")
         for step, text, height, colour, style in (
-            (peak_step, peak_label, 0.02, GOLD, "--"),
-            (stop_step, "stopped here", 0.12, INK, ":"),
+            (peak_step, peak_label, 0.08, GOLD, "--"),
+            (stop_step, "stopped here", 0.18, INK, ":"),
         ):
             if step is None:
                 continue
