@@ -51,7 +51,7 @@ class Budget:
 
     sft_steps: int | None = None
     sft_demonstrations: int | None = None
-    rankings: int = 2000
+    rankings: int = 1600
     ranked: int = 4
     held_out: int = 600
     rm_epochs: float = 1
@@ -59,7 +59,7 @@ class Budget:
     rm_lr: float = 1e-3
     test: int = 200
     validation: int = 200
-    grpo_updates: int = 28
+    grpo_updates: int = 24
     grpo_every: int = 4
     grpo_prompts: int = 16
     grpo_group: int = 6
