@@ -176,6 +176,13 @@ def test_a_sample_says_what_was_asked() -> None:
         (lambda: Scores(torch.tensor([0.0, math.nan])), "not finite in row 1"),
         (lambda: Scores(dense={"token": torch.tensor([[math.inf]])}), "dense.*not finite in row 0"),
         (lambda: Scores(torch.zeros(1), parts={"a": Scores(torch.zeros(1))}), "must name the same"),
+        (lambda: Scores(torch.tensor(1.0)), r"Scores\.outcome must be \[B\]"),
+        (lambda: Scores(dense={"token": torch.zeros(2)}), r"dense\['token'\] must be \[B, "),
+        (lambda: Scores(torch.zeros(2), std=torch.zeros(3)), r"Scores\.std must be \[B=2\]"),
+        (lambda: Scores(torch.zeros(2), std=torch.tensor([0.0, math.nan])), "std is not finite in row 1"),
+        (lambda: Scores(torch.zeros(2), why=["x"]), r"Scores\.why has 1 entries for 2 rows"),
+        (lambda: Scores(torch.zeros(2), status=torch.tensor([7, 0])), r"Scores\.status holds OK"),
+        (lambda: Scores(torch.zeros(2), status=torch.tensor([True, True])), r"Scores\.status holds OK"),
     ],
 )
 def test_scores_name_the_field_that_does_not_fit(make: Any, message: str) -> None:
@@ -200,6 +207,14 @@ def test_a_sum_keeps_its_parts_and_is_unscored_where_any_part_is() -> None:
     assert total.cost.calls == 3
 
 
+def test_a_part_of_weight_0_is_shown_and_decides_nothing() -> None:
+    shown = Scores(torch.tensor([1.0, math.nan]), status=torch.tensor([OK, MISSING]))
+    total = Scores.combine({"a": Scores(torch.tensor([1.0, 2.0])), "shown": shown}, {"a": 1.0, "shown": 0.0})
+    assert total.outcome is not None
+    assert total.outcome.tolist() == [1.0, 2.0]
+    assert total.ok.all()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -207,6 +222,8 @@ def test_a_sum_keeps_its_parts_and_is_unscored_where_any_part_is() -> None:
         ({"rank": (0,)}, r"Judgement\.rank has 1 entries for 2 items"),
         ({"rank": (1, 2)}, r"Judgement\.rank starts at 0"),
         ({"p": (0.5, 0.6)}, r"Judgement\.p must be a distribution"),
+        ({"p": (math.nan, math.nan)}, r"Judgement\.p must be a distribution"),
+        ({"rating": (math.nan, 1.0)}, r"Judgement\.rating must be finite"),
         ({"rank": (0, 1), "rating": (1.0, 0.0)}, "has one of rank, p and rating"),
         ({}, "says something"),
         ({"note": "good", "weight": -1.0}, r"Judgement\.weight"),
@@ -236,3 +253,28 @@ def test_costs_add_and_measures_check() -> None:
         Measure(0.5, 10, (0.6, 0.4))
     with pytest.raises(ValueError, match="count cases"):
         Measure(0.5, -1)
+
+
+def test_select_by_bools_takes_the_rows_that_are_true() -> None:
+    assert [s.output for s in rollout([0, 0, 1]).select(torch.tensor([False, True, True])).samples] == ["o1", "o2"]
+    with pytest.raises(ValueError, match=r"bools needs \[B=3\]"):
+        rollout([0, 0, 1]).select(torch.tensor([True]))
+
+
+def test_costs_are_not_multiplied_by_dividing_a_batch() -> None:
+    batch = rollout([0, 1, 2], cost=Cost(tokens=10))
+    assert Rollout.cat([batch, batch]).cost.tokens == 20
+    assert Rollout.cat(list(batch.split(1))).cost.tokens == 0
+
+
+def test_cat_keeps_a_version_only_where_all_agree_and_refuses_mixed_sampling() -> None:
+    one, two = rollout([0], versions={"logps": "1", "rank": "1"}), rollout([1], versions={"logps": "2", "rank": "1"})
+    assert Rollout.cat([one, two]).versions == {"rank": "1"}
+    warm, cold = rollout([0], how={"temperature": 1.0, "seed": 1}), rollout([1], how={"temperature": 0.5, "seed": 2})
+    with pytest.raises(ValueError, match=r"differs in \['temperature'\]"):
+        Rollout.cat([warm, cold])
+
+
+def test_replaced_tensors_have_no_version_any_more() -> None:
+    batch = rollout([0], versions={"logps": "1", "rank": "1"})
+    assert batch.with_tensors(logps=torch.zeros(1, 3)).versions == {"rank": "1"}

@@ -1,4 +1,4 @@
-"""The protocols: what a policy, a reward, an environment, a source of prompts and an annotator must do.
+"""The protocols: what a policy, a reward, an environment, guidance, a source of prompts and an annotator must do.
 
 They are structural: a class needs the methods, not the base class.
 """
@@ -96,15 +96,44 @@ class Enumerable(Protocol):
 
 @runtime_checkable
 class Stepwise(Protocol):
-    """A policy that can be advanced one action at a time, for guidance and search."""
+    """A policy that can be advanced one action at a time, for guidance and search; ``N`` states at once."""
 
-    def start(self, prompts: Sequence[Any]) -> Any: ...
+    def start(self, prompts: Sequence[Any]) -> Any:
+        """The policy's own state of ``N`` rows, before the first action."""
+        ...
 
-    def propose(self, state: Any, k: int) -> Any: ...
+    def propose(self, state: Any, k: int) -> tuple[Any, Tensor]:
+        """``k`` actions for each state, ``[N, k, ...]``, and their log-probs, ``[N, k]``, nats."""
+        ...
 
-    def step(self, state: Any, action: Any) -> Any: ...
+    def step(self, state: Any, action: Any) -> Any:
+        """The states after one action each, ``[N, ...]``."""
+        ...
 
-    def look(self, state: Any) -> Any: ...
+    def look(self, state: Any) -> list[Sample]:
+        """The ``N`` outputs as they stand, partial ones included: what a reward can score."""
+        ...
+
+
+@runtime_checkable
+class Env(Protocol):
+    """Gymnasium's environment, with what search and grounded rewards need besides."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """First observation and info."""
+        ...
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Observation, reward, terminated, truncated, info."""
+        ...
+
+    def snapshot(self) -> Callable[[], None]:
+        """Keep the present state; the returned function puts it back, as often as it is called."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """What is the case, for rewards that read the system and not what it shows."""
+        ...
 
 
 @runtime_checkable
@@ -122,6 +151,13 @@ class Reward(Protocol):
     def scope(self) -> str: ...
 
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores: ...
+
+
+class Guidance(Protocol):
+    """Makes a policy of a policy and a reward, as :func:`rewardkit.guidance.best_of_n.best_of_n` does: the result is
+    sampled, scored and distilled like any other."""
+
+    def __call__(self, policy: Policy, reward: Reward, *args: Any, **options: Any) -> Policy: ...
 
 
 @runtime_checkable

@@ -185,3 +185,14 @@ def test_padding_does_not_matter() -> None:
         found = apply(rule, padded, scores)
         assert torch.allclose(found["advantages"][:, :3], apply(rule, rollout, scores)["advantages"])
         assert found["advantages"][:, 3:].abs().max() == 0
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_rewards_that_a_chain_made_are_not_dropped_by_per_part(nested: bool) -> None:
+    """per_part reads the parts' own scores: a penalty before it would vanish in silence."""
+    rollout = _rollout(old_logps=-torch.ones(4, 3), ref_logps=-2 * torch.ones(4, 3))
+    penalty, rule = partial(kl_penalty, coef=0.5), per_part(rloo)
+    with pytest.raises(ValueError, match=r"drop the outcome and rewards.*per_part\(chain"):
+        apply(chain(penalty, chain(rule) if nested else rule), rollout, _two())
+    inside = apply(per_part(chain(penalty, rloo)), rollout, _two())
+    assert torch.isfinite(inside["advantages"]).all()

@@ -45,3 +45,7 @@ def test_bad_confidences_are_refused() -> None:
 
 def test_no_cases_have_no_error() -> None:
     assert math.isnan(ece(torch.zeros(0), torch.zeros(0)))
+
+
+def test_thousands_of_pairs_in_half_precision_are_counted_exactly() -> None:
+    assert pair_confidence(torch.ones(3001, dtype=torch.bfloat16))[1].sum() == 3001

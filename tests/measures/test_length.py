@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,10 +25,14 @@ def test_a_reward_that_is_length_has_bias_one_and_one_that_hates_it_minus_one() 
     assert length_bias(score[:, 1] - score[:, 0], lengths) == pytest.approx(-1)
 
 
-def test_length_bias_does_not_depend_on_which_side_was_chosen() -> None:
+def test_length_bias_is_the_correlation_of_differences_as_numpy_has_it() -> None:
     lengths, d = torch.randint(1, 100, (60, 2)), torch.randn(60)
-    both_ways = length_bias(torch.cat([d, -d]), torch.cat([lengths, lengths.flip(1)]))
-    assert both_ways == pytest.approx(length_bias(torch.cat([-d, d]), torch.cat([lengths.flip(1), lengths])))
+    apart = (lengths[:, 0] - lengths[:, 1]).numpy()
+    assert length_bias(d, lengths) == pytest.approx(np.corrcoef(d.numpy(), apart)[0, 1], abs=1e-6)
+
+
+def test_a_constant_that_binary_fractions_cannot_hold_has_no_correlation() -> None:
+    assert math.isnan(correlation(torch.full((9,), 0.1, dtype=torch.float64), torch.randn(9)))
 
 
 def test_equal_lengths_count_half() -> None:

@@ -85,3 +85,20 @@ def test_pairs_with_ties_and_unranked_rows() -> None:
     assert pairs_of(group, rank).tolist() == [[1, 0], [1, 2]]
     assert pairs_of(group, rank, ties=True).tolist() == [[0, 2], [1, 0], [1, 2]]
     assert pairs_of(group, torch.tensor([1, -1, 1, 0])).tolist() == []
+
+
+@pytest.mark.parametrize("reduce", ["tokens", "sequences", "sequence_sums", "constant"])
+def test_twice_the_weight_of_a_row_is_two_copies_of_it(reduce: str) -> None:
+    mask, value = MASK[:2] * torch.tensor([[1.0], [2.0]]), VALUE[:2]
+    copied = mean(Loss(VALUE[[0, 1, 1]]), MASK[[0, 1, 1]], token, reduce, length=5)  # type: ignore[arg-type]
+    assert mean(Loss(value), mask, token, reduce, length=5).item() == pytest.approx(copied.item())  # type: ignore[arg-type]
+
+
+def test_groups_whose_rows_are_not_compared_count_nothing() -> None:
+    """R2: rank -1 takes no part, and a tie compares only where a loss says so."""
+    group, mask = torch.tensor([0, 0, 1, 1, 2, 2]), torch.ones(6, 1)
+    rank = torch.tensor([0, 1, 0, -1, 0, 0])
+    assert element_weights(mask, "group", group=group, rank=rank).tolist() == [1.0, 0.0, 0.0]
+    assert element_weights(mask, "group", group=group, rank=rank, ties=True).tolist() == [1.0, 0.0, 1.0]
+    mask[0] = 0.0
+    assert element_weights(mask, "group", group=group, rank=rank).tolist() == [0.0, 0.0, 0.0]

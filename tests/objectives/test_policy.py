@@ -247,3 +247,22 @@ def test_reference_and_old_log_probs_are_never_trained(loss: Callable[[Tensor, T
     assert other.grad is None
     assert live.grad is not None
     assert bool((live.grad != 0).any())
+
+
+@pytest.mark.parametrize("level", ["sequence", "product"])
+def test_a_ratio_does_not_depend_on_the_weight_a_row_is_trained_with(level: str) -> None:
+    logps, old, advantages = torch.randn(2, 3), torch.randn(2, 3), torch.ones(2, 3)
+    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    ratios = [
+        clipped(logps, old, advantages, mask * w, level=level).metrics["ratio"]  # type: ignore[arg-type]
+        for w in (1.0, 0.25)
+    ]
+    torch.testing.assert_close(ratios[0], ratios[1])
+
+
+def test_clip_limits_can_differ_by_row() -> None:
+    logps, old, advantages = torch.full((2, 2), 1.0), torch.zeros(2, 2), torch.ones(2, 2)
+    loss = clipped(logps, old, advantages, low=0.2, high=torch.tensor([0.1, 0.5]))
+    torch.testing.assert_close(loss.value, -torch.tensor([[1.1, 1.1], [1.5, 1.5]]))
+    with pytest.raises(ValueError, match="high has 3 entries for 2"):
+        clipped(logps, old, advantages, high=torch.ones(3))

@@ -160,3 +160,23 @@ def test_mismatched_arguments_are_named() -> None:
         plackett_luce(torch.zeros(3), torch.zeros(3, dtype=torch.long), torch.zeros(2))
     with pytest.raises(ValueError, match="smoothing has 2 entries for 1"):
         partial(bradley_terry, smoothing=torch.zeros(2))(torch.zeros(2), torch.tensor([[0, 1]]))
+
+
+@pytest.mark.parametrize("fn", [bradley_terry_ties, plackett_luce])
+def test_rows_that_train_nothing_are_in_no_ranking(fn: Callable[..., Loss]) -> None:
+    scores = torch.tensor([1.0, 0.0, 0.5], requires_grad=True)
+    group, rank, mask = torch.zeros(3, dtype=torch.long), torch.tensor([0, 1, 2]), torch.ones(3, 2)
+    mask[2] = 0.0
+    loss = fn(scores, group, rank, mask).value
+    torch.testing.assert_close(loss, fn(scores[:2], group[:2], rank[:2], mask[:2]).value)
+    (slope,) = torch.autograd.grad(loss.sum(), scores)
+    assert slope[2] == 0
+
+
+@pytest.mark.parametrize("fn", [bradley_terry_ties, plackett_luce])
+def test_a_group_that_compares_nothing_does_not_dilute_the_others(fn: Callable[..., Loss]) -> None:
+    """R2."""
+    scores, group, mask = torch.tensor([1.0, 0.0, 3.0, 2.0]), torch.tensor([0, 0, 1, 1]), torch.ones(4, 1)
+    rank = torch.tensor([0, 1, 0, -1])
+    alone = mean(fn(scores[:2], group[:2], rank[:2], mask[:2]), mask[:2], fn, group=group[:2], rank=rank[:2])
+    assert mean(fn(scores, group, rank, mask), mask, fn, group=group, rank=rank).item() == pytest.approx(alone.item())

@@ -91,11 +91,17 @@ def run(rule: Rule, names: Mapping[str, Any]) -> dict[str, Any]:
     """Call one rule by name.
 
     Raises:
-        ValueError: if there are dense scores and the rule reads only outcomes: they would be dropped in silence.
+        ValueError: if there are dense scores and the rule reads only outcomes, or ``per_part`` follows a rule that
+            made rewards: they would be dropped in silence.
         KeyError: naming what the rule needs and what there is.
     """
     if isinstance(rule, Chain):
         return rule(**names)
+    if getattr(rule, "per_part", False) and names.get("made"):
+        raise ValueError(
+            f"{name_of(rule)} reads each part's own scores, and would drop the {' and '.join(names['made'])} that an "
+            "earlier rule of the chain made: put that rule inside, per_part(chain(...)), or take the KL as a loss"
+        )
     asked = needs(rule)
     if names.get("dense") and "outcome" in asked and "rewards" not in asked:
         raise ValueError(
@@ -142,7 +148,8 @@ class Chain:
         """Run the rules; returns every name that was made."""
         made: dict[str, Any] = {}
         for rule in self.rules:
-            made.update(run(rule, {**names, **made}))
+            changed = tuple(sorted(({"rewards", "outcome"} & set(made)) | set(names.get("made", ()))))
+            made.update(run(rule, {**names, **made, "made": changed}))
         return made
 
 
@@ -207,6 +214,7 @@ def per_part(rule: Rule, *, by: Mapping[str, Rule] | None = None, after: Rule | 
 
     parts_rule.__name__ = f"per_part({name_of(rule)})"
     parts_rule.rules = (rule, *special.values())  # type: ignore[attr-defined]
+    parts_rule.per_part = True  # type: ignore[attr-defined]
     return parts_rule
 
 

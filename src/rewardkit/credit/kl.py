@@ -11,11 +11,7 @@ from rewardkit.registry import entry
 
 @entry(
     "credit:kl_penalty",
-    aliases=(
-        "rewards.compose:kl_penalty",
-        "rewards.compose:variance_weighted_kl",
-        "rewards.compose:uncertainty_gated_kl",
-    ),
+    aliases=("rewards.compose:kl_penalty",),
     tags=("needs-reference", "kl"),
     source="Ziegler et al. 2019, arXiv:1909.08593, eq. 2",
 )
@@ -37,7 +33,7 @@ def kl_penalty(
     Args:
         rewards: ``[B, T]``. old_logps: ``[B, T]``, of the policy that sampled. ref_logps, mask: ``[B, T]``.
         outcome: ``[B]``, where there is one.
-        coef: reward a nat, a number or ``[B]`` (a coefficient a row, e.g. by the reward's own uncertainty).
+        coef: reward a nat, a number or ``[B]``, a coefficient a row.
         estimator: see :func:`rewardkit.measures.kl.kl_estimate`.
 
     >>> one = torch.ones(1, 1)

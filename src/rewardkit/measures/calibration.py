@@ -99,5 +99,5 @@ def pair_confidence(difference: Tensor) -> tuple[Tensor, Tensor]:
     >>> pair_confidence(torch.tensor([-1.0, 0.0, 2.0]))[1].tolist()
     [0.0, 0.5, 1.0]
     """
-    correct_P = (difference > 0).to(difference.dtype) + 0.5 * (difference == 0).to(difference.dtype)
+    correct_P = (difference > 0).double() + 0.5 * (difference == 0).double()
     return torch.sigmoid(difference.abs()), correct_P

@@ -25,11 +25,10 @@ def correlation(x: Tensor, y: Tensor) -> float:
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"correlation needs two tensors of one shape [N], not {tuple(x.shape)} and {tuple(y.shape)}")
     x_N, y_N = x.detach().double(), y.detach().double()
-    if len(x_N) < 2:
+    if len(x_N) < 2 or any(bool((v == v[0]).all()) for v in (x_N, y_N)):
         return math.nan
     x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
-    scale = float(x_N.norm() * y_N.norm())
-    return float(x_N @ y_N) / scale if scale > 0 else math.nan
+    return float(x_N @ y_N) / float(x_N.norm() * y_N.norm())
 
 
 @entry(
@@ -39,6 +38,9 @@ def correlation(x: Tensor, y: Tensor) -> float:
 )
 def length_bias(difference: Tensor, lengths: Tensor) -> float:
     """Correlation, over pairs, of the score difference with the length difference. 0 is no bias, 1 is only length.
+
+    It is a correlation about the means: what a reward gives to the longer of *all* chosen sides alike does not show in
+    it. Compare it with that of the labels' own reward, or with :func:`length_only`.
 
     Args:
         difference: ``[P]``, score of the chosen less that of the rejected.

@@ -18,4 +18,4 @@ def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Weighted mean over ``T``: ``[B, T] -> [B]``; 0 for a row without weight."""
-    return masked_sum(x, mask) / mask.sum(-1).clamp(min=torch.finfo(x.dtype).tiny)
+    return masked_sum(x, mask) / mask.sum(-1).clamp(min=torch.finfo(mask.dtype).tiny)

@@ -44,24 +44,29 @@ class Loss(NamedTuple):
 
 @dataclass(frozen=True)
 class Spec:
-    """What the learner must know of an objective: the axis of its loss, and how many rows must be seen together."""
+    """What the learner must know of an objective: the axis of its loss, how many rows must be seen together, and
+    whether rows of equal rank are compared."""
 
     per: Per
     scope: Scope
+    ties: bool = False
 
 
-def objective(*, per: Per, scope: Scope | None = None) -> Callable[[Callable[..., Loss]], Callable[..., Loss]]:
+def objective(
+    *, per: Per, scope: Scope | None = None, ties: bool = False
+) -> Callable[[Callable[..., Loss]], Callable[..., Loss]]:
     """Declare a pure function as an objective.
 
     Args:
         per: the axis of the returned loss: one number a token (position), sample (row), pair or group.
         scope: rows that must be in one call: ``sample``, ``group`` or ``batch``. Default: ``group`` for pairs and
             groups, else ``sample``. A learner makes ``batch`` exact by two passes.
+        ties: for a loss per group, whether a tie is a comparison: a group of nothing but ties then counts.
     """
     chosen: Scope = scope or ("group" if per in ("pair", "group") else "sample")
 
     def mark(fn: Callable[..., Loss]) -> Callable[..., Loss]:
-        setattr(fn, _SPEC, Spec(per, chosen))
+        setattr(fn, _SPEC, Spec(per, chosen, ties))
         return fn
 
     return mark
@@ -104,7 +109,14 @@ def pairs_of(group: Tensor, rank: Tensor, *, ties: bool = False) -> Tensor:
 
 
 def element_weights(
-    mask: Tensor, per: Per, reduce: Reduce = "tokens", *, pairs: Tensor | None = None, group: Tensor | None = None
+    mask: Tensor,
+    per: Per,
+    reduce: Reduce = "tokens",
+    *,
+    pairs: Tensor | None = None,
+    group: Tensor | None = None,
+    rank: Tensor | None = None,
+    ties: bool = False,
 ) -> Tensor:
     """The weight of each element of an unreduced loss, before the division by :func:`normaliser`.
 
@@ -113,16 +125,21 @@ def element_weights(
         reduce: for losses per token, how positions are averaged (verl's names in brackets): ``tokens`` [token-mean],
             ``sequences`` [seq-mean-token-mean], ``sequence_sums`` [seq-mean-token-sum], ``constant``
             [seq-mean-token-sum-norm, Dr. GRPO].
-        pairs: ``[P, 2]`` where ``per`` is ``pair``. group: ``[B]`` where it is ``group``.
+        pairs: ``[P, 2]`` where ``per`` is ``pair``. group: ``[B]`` where it is ``group``; rank: ``[B]`` where the rows
+            of a group are ranked; ties: whether rows of equal rank are compared too.
+
+    Twice the weight is two copies: of a position under ``tokens``, of a row (times its mean weight) under the others.
+    For losses per sample, pair and group the mask only says what takes part; their weights are their own
+    hyper-parameter.
 
     Returns:
         ``[B, T]``, ``[B]``, ``[P]`` or ``[G]`` (groups in ascending order of their numbers). A row counts if it trains
-        any position, a pair if both of its rows do, a group if at least two do: one row compares nothing.
+        any position, a pair if both of its rows do, a group if at least two rows do that are compared with each other.
     """
     alive_B = (mask > 0).any(-1).to(mask.dtype)
     if per == "token":
         if reduce == "sequences":
-            return mask / mask.sum(-1, keepdim=True).clamp(min=torch.finfo(mask.dtype).tiny)
+            return mask / (mask > 0).sum(-1, keepdim=True).clamp(min=1)
         return mask
     if per == "sample":
         return alive_B
@@ -132,10 +149,14 @@ def element_weights(
         return alive_B[pairs[:, 0]] * alive_B[pairs[:, 1]]
     if group is None:
         raise ValueError("element_weights needs group for a loss per group")
-    _, index = torch.unique(group, return_inverse=True)
-    size = int(index.max()) + 1 if len(index) else 0
-    rows_G = torch.zeros(size, dtype=mask.dtype, device=mask.device).index_add(0, index, alive_B)
-    return (rows_G >= 2).to(mask.dtype)
+    numbers, index = torch.unique(group, return_inverse=True)
+    live_B = alive_B > 0
+    if rank is None:
+        rows_G = torch.zeros(len(numbers), dtype=mask.dtype, device=mask.device).index_add(0, index, alive_B)
+        return (rows_G >= 2).to(mask.dtype)
+    compared = pairs_of(group, torch.where(live_B, rank, torch.full_like(rank, -1)), ties=ties)
+    found_G = torch.zeros(len(numbers), dtype=mask.dtype, device=mask.device)
+    return found_G.index_fill(0, index[compared[:, 0]], 1.0)
 
 
 def normaliser(weights: Tensor, per: Per, reduce: Reduce = "tokens", *, length: int | None = None) -> Tensor:
@@ -149,9 +170,9 @@ def normaliser(weights: Tensor, per: Per, reduce: Reduce = "tokens", *, length: 
     """
     if per != "token":
         return weights.sum()
-    if reduce == "tokens":
+    if reduce in ("tokens", "sequences"):
         return weights.sum()
-    rows = (weights > 0).any(-1).to(weights.dtype).sum()
+    rows = (weights.sum(-1) / (weights > 0).sum(-1).clamp(min=1)).sum()
     if reduce == "constant":
         if not length:
             raise ValueError("reduce='constant' needs length, the constant number of tokens to divide by")
@@ -184,8 +205,9 @@ def mean(
     length: int | None = None,
     pairs: Tensor | None = None,
     group: Tensor | None = None,
+    rank: Tensor | None = None,
 ) -> Tensor:
     """One batch's loss as a number: weights, normaliser and reduction in one call, for tests and hand-written loops."""
-    per = spec(fn).per
-    weights = element_weights(mask, per, reduce, pairs=pairs, group=group)
-    return reduce_loss(loss.value, weights, normaliser(weights, per, reduce, length=length))
+    own = spec(fn)
+    weights = element_weights(mask, own.per, reduce, pairs=pairs, group=group, rank=rank, ties=own.ties)
+    return reduce_loss(loss.value, weights, normaliser(weights, own.per, reduce, length=length))

@@ -16,7 +16,7 @@ from rewardkit.measures.kl import Estimator, kl_estimate
 from rewardkit.measures.kl import exact_kl as whole_kl
 from rewardkit.measures.masked import masked_mean, masked_sum
 from rewardkit.objectives.base import Loss, objective
-from rewardkit.objectives.parts import MAX_LOG_RATIO, Number, inside, log_ratio, precise, same_shape
+from rewardkit.objectives.parts import MAX_LOG_RATIO, Number, inside, log_ratio, precise, same_shape, spread
 from rewardkit.protocols import Against
 from rewardkit.registry import entry
 
@@ -52,14 +52,15 @@ def _ratio(apart_BT: Tensor, mask: Tensor | None, level: Level) -> Tensor:
     if level != "token":
         if mask is None:
             raise ValueError(f"ratios of level {level!r} need mask")
-        row_B = masked_mean(apart_BT, mask) if level == "sequence" else masked_sum(apart_BT, mask)
+        live_BT = (mask > 0).to(apart_BT.dtype)  # a ratio is the policies', whatever weight the row is trained with
+        row_B = masked_mean(apart_BT, live_BT) if level == "sequence" else masked_sum(apart_BT, live_BT)
         apart_BT = row_B[:, None].expand_as(apart_BT)
     return apart_BT.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 @entry(
     "objectives.policy:clipped",
-    aliases=("ppo_clip", "gspo"),
+    aliases=("ppo_clip",),
     tags=("policy-gradient", "off-policy"),
     source="Schulman et al. 2017, arXiv 1707.06347, eq. 7; dual: Ye et al. 2020, arXiv 1912.09729, eq. 5; "
     "high above low: Yu et al. 2025 (DAPO), arXiv 2503.14476; sequence: Zheng et al. 2025 (GSPO), arXiv 2507.18071",
@@ -88,14 +89,14 @@ def clipped(
     Args:
         logps: ``[B, T]``, live. old_logps: ``[B, T]`` of the policy that sampled. advantages: ``[B, T]``.
         mask: ``[B, T]``; needed for the ratios of sequences.
-        low, high: how far the ratio may fall below and rise above 1 before its gradient stops.
+        low, high: how far the ratio may fall below and rise above 1 before its gradient stops; numbers or ``[B]``.
         dual: bound on the ratio where the advantage is negative, above 1 + high (3 is usual; TRL calls it delta).
         level: ``token``: each position its own ratio; ``sequence``: the geometric mean over a row (GSPO; reduce by
             ``sequences``); ``product``: the likelihood ratio of the whole row (as in TRL's RLOO).
 
     Returns:
-        ``[B, T]``. Metrics: ``ratio``; ``clip_low`` and ``clip_high``, the fraction whose gradient the clip stopped
-        on that side; ``old_kl``, the k3 estimate of KL(old || live) in nats a position.
+        ``[B, T]``. Metrics: ``ratio``; ``clip_low`` and ``clip_high``, the fraction whose gradient ``low`` and
+        ``high`` stopped; ``old_kl``, the k3 estimate of KL(old || live) in nats a position.
 
     Raises:
         ValueError: if shapes differ, a sequence level comes without mask, or ``dual`` is not above 1.
@@ -111,14 +112,16 @@ def clipped(
     token_BT = log_ratio(logps, old_logps, mask)
     ratio_BT = _ratio(token_BT, mask, level)
     gain_BT = inside(advantages.detach(), mask)
-    value = -torch.minimum(ratio_BT * gain_BT, ratio_BT.clamp(1 - low, 1 + high) * gain_BT)  # type: ignore[arg-type]
+    least, most = 1 - spread(low, ratio_BT, "low"), 1 + spread(high, ratio_BT, "high")
+    held_BT = torch.minimum(torch.maximum(ratio_BT, ratio_BT.new_tensor(0) + least), ratio_BT.new_tensor(0) + most)
+    value = -torch.minimum(ratio_BT * gain_BT, held_BT * gain_BT)
     if dual is not None:
         value = torch.where(gain_BT < 0, torch.minimum(value, -dual * gain_BT), value)
     with torch.no_grad():
         metrics = {
             "ratio": ratio_BT.detach(),
-            "clip_low": ((ratio_BT < 1 - low) & (gain_BT < 0)).to(ratio_BT.dtype),
-            "clip_high": ((ratio_BT > 1 + high) & (gain_BT > 0)).to(ratio_BT.dtype),
+            "clip_low": ((ratio_BT < least) & (gain_BT < 0)).to(ratio_BT.dtype),
+            "clip_high": ((ratio_BT > most) & (gain_BT > 0)).to(ratio_BT.dtype),
             "old_kl": kl_estimate(torch.zeros_like(token_BT), token_BT.clamp(max=MAX_LOG_RATIO), "k3"),
         }
     return Loss(value, metrics)

@@ -53,7 +53,6 @@ def _contrast(
 
 @entry(
     "objectives.preference:dpo",
-    aliases=("label_smoothed_dpo", "length_normalized_dpo"),
     tags=("pairwise", "offline", "needs-reference"),
     source="Rafailov et al. 2023, arXiv 2305.18290, eq. 7; smoothing: Mitchell 2023 (cDPO); "
     "hinge: Zhao et al. 2023 (SLiC)",

@@ -54,14 +54,25 @@ def bradley_terry(
     return Loss(value + center * (chosen_P + rejected_P).square(), pair_metrics(chosen_P, rejected_P))
 
 
+def _taking_part(scores: Tensor, rank: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scores in float32 at least and ranks; rows that train nothing have score 0 and no rank."""
+    scores = precise(scores)
+    if mask is None:
+        return scores, rank
+    dead_B = ~(mask > 0).any(-1)
+    return scores.masked_fill(dead_B, 0.0), rank.masked_fill(dead_B, -1)
+
+
 @entry(
     "objectives.reward:bradley_terry_ties",
     aliases=("rao_kupper",),
     tags=("pairwise", "ties", "reward-model"),
     source="Rao & Kupper 1967, Ties in paired-comparison experiments; as used by Liu et al. 2025, arXiv 2501.13918",
 )
-@objective(per="group")
-def bradley_terry_ties(scores: Tensor, group: Tensor, rank: Tensor, *, theta: Number = 5.0) -> Loss:
+@objective(per="group", ties=True)
+def bradley_terry_ties(
+    scores: Tensor, group: Tensor, rank: Tensor, mask: Tensor | None = None, *, theta: Number = 5.0
+) -> Loss:
     """Comparisons in which 'equal' is an answer: rows of equal rank are a tie, and a tie is evidence of equal scores.
 
     With ``d`` the score difference of two rows::
@@ -70,7 +81,8 @@ def bradley_terry_ties(scores: Tensor, group: Tensor, rank: Tensor, *, theta: Nu
         P(tie)          = (theta**2 - 1) * sigmoid(d - log theta) * sigmoid(-d - log theta)
 
     Args:
-        scores: ``[B]``. group: long ``[B]``. rank: ``[B]``, 0 the best; negative rows take no part.
+        scores: ``[B]``. group: long ``[B]``. rank: ``[B]``, 0 the best; negative rows take no part. mask: ``[B, T]``;
+            nor do rows that it trains nothing of.
         theta: above 1; two equal rows tie with probability ``(theta - 1) / (theta + 1)``. A tensor can be trained.
 
     Returns:
@@ -84,7 +96,7 @@ def bradley_terry_ties(scores: Tensor, group: Tensor, rank: Tensor, *, theta: Nu
     2.0
     """
     same_shape("bradley_terry_ties", scores=scores, group=group, rank=rank)
-    scores = precise(scores)
+    scores, rank = _taking_part(scores, rank, mask)
     eta = torch.as_tensor(theta, dtype=scores.dtype, device=scores.device).log()
     if not bool((eta > 0).all()):
         raise ValueError(f"bradley_terry_ties: theta must be above 1, not {theta}")
@@ -112,7 +124,7 @@ def bradley_terry_ties(scores: Tensor, group: Tensor, rank: Tensor, *, theta: Nu
     source="Plackett 1975; Luce 1959; k-wise feedback: Zhu et al. 2023, arXiv 2301.11270; ties: Breslow 1974",
 )
 @objective(per="group")
-def plackett_luce(scores: Tensor, group: Tensor, rank: Tensor) -> Loss:
+def plackett_luce(scores: Tensor, group: Tensor, rank: Tensor, mask: Tensor | None = None) -> Loss:
     """A ranking of k rows: the best is drawn by softmax of the scores, then the best of the rest, and so on.
 
     ``loss = -sum_i [s_i - logsumexp(s_j for rank_j >= rank_i)]`` over the rows of a group that
@@ -122,7 +134,8 @@ def plackett_luce(scores: Tensor, group: Tensor, rank: Tensor) -> Loss:
     last place are the unordered rest, so a ranking of the best m of k is complete. Two rows are Bradley-Terry.
 
     Args:
-        scores: ``[B]``. group: long ``[B]``. rank: ``[B]``, 0 the best; negative rows take no part.
+        scores: ``[B]``. group: long ``[B]``. rank: ``[B]``, 0 the best; negative rows take no part. mask: ``[B, T]``;
+            nor do rows that it trains nothing of.
 
     Returns:
         ``[G]``, groups in ascending order of their numbers; metric ``accuracy``: a row of the first place scores
@@ -133,7 +146,7 @@ def plackett_luce(scores: Tensor, group: Tensor, rank: Tensor) -> Loss:
     6.0
     """
     same_shape("plackett_luce", scores=scores, group=group, rank=rank)
-    scores = precise(scores)
+    scores, rank = _taking_part(scores, rank, mask)
     numbers, index_B = torch.unique(group, return_inverse=True)
     ranked_B = rank >= 0
     lowest = torch.full((len(numbers),), -1, dtype=torch.long, device=scores.device)

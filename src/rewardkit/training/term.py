@@ -128,8 +128,9 @@ class Term:
 
     def weights(self, part: Rollout) -> Tensor:
         """The weight of each element of the loss on ``part``."""
-        pairs = pairs_of(part.group, part["rank"]) if self.spec.per == "pair" else None
-        return element_weights(part.mask, self.spec.per, self.reduce, pairs=pairs, group=part.group)
+        own, rank = self.spec, part.tensors.get("rank")
+        pairs = pairs_of(part.group, part["rank"]) if own.per == "pair" else None
+        return element_weights(part.mask, own.per, self.reduce, pairs=pairs, group=part.group, rank=rank, ties=own.ties)
 
 
 def _finite(x: Tensor, mask: Tensor) -> Tensor:

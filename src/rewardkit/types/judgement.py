@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rewardkit.types.sample import Sample
@@ -48,7 +49,9 @@ class Judgement:
                 raise ValueError(f"Judgement.{name} has {len(getattr(self, name))} entries for {len(self.items)} items")
         if self.rank is not None and min(self.rank) != 0:
             raise ValueError(f"Judgement.rank starts at 0 for the best, not {min(self.rank)}")
-        if self.p is not None and (min(self.p) < 0 or abs(sum(self.p) - 1) > 1e-6):
+        if self.rating is not None and not all(map(math.isfinite, self.rating)):
+            raise ValueError(f"Judgement.rating must be finite, not {self.rating}")
+        if self.p is not None and not (min(self.p) >= 0 and abs(sum(self.p) - 1) <= 1e-6):
             raise ValueError(f"Judgement.p must be a distribution over the items, not {self.p}")
         if not given and not self.spans and self.note is None:
             raise ValueError("a Judgement says something: rank, p, rating, spans or a note")

@@ -119,16 +119,29 @@ class Rollout:
         return fixed | set(self.tensors)
 
     def with_tensors(self, **tensors: Tensor) -> Rollout:
-        """A rollout that shares everything with this one and has ``tensors`` added or replaced."""
-        return replace(self, tensors={**self.tensors, **tensors})
+        """A rollout that shares everything with this one and has ``tensors`` added or replaced.
+
+        Versions speak of tensors that were computed: those of replaced tensors are forgotten.
+        """
+        versions = {k: v for k, v in self.versions.items() if k not in tensors}
+        return replace(self, tensors={**self.tensors, **tensors}, versions=versions)
 
     def select(self, rows: Tensor | Sequence[int]) -> Rollout:
-        """The rollout of these rows, in this order; groups keep their numbers.
+        """The rollout of these rows, in this order; groups keep their numbers. Its cost is 0: what producing the batch
+        took stays with the batch.
+
+        Args:
+            rows: their numbers, or a bool for each row.
 
         Raises:
-            ValueError: if a fork is selected without its parent.
+            ValueError: if a fork is selected without its parent, or bools are not one a row.
         """
-        index = torch.as_tensor(rows, dtype=torch.long)
+        index = torch.as_tensor(rows)
+        if index.dtype == torch.bool:
+            if index.shape != (len(self),):
+                raise ValueError(f"Rollout.select by bools needs [B={len(self)}], not {tuple(index.shape)}")
+            index = index.nonzero()[:, 0]
+        index = index.long()
         parent, start = self.parent, self.start
         if parent is not None and start is not None:
             parent, start = parent[index], start[index]
@@ -148,6 +161,7 @@ class Rollout:
             start=start,
             tensors={k: _take(v, index) for k, v in self.tensors.items()},
             inputs={k: _take(v, index) for k, v in self.inputs.items()},
+            cost=Cost(),
         )
 
     def split(self, size: int) -> Iterator[Rollout]:
@@ -205,8 +219,11 @@ class Rollout:
         """One rollout of all rows, padded on the right to the longest ``T``.
 
         Args:
-            rollouts: at least one; all must carry the same tensors, segments and inputs.
+            rollouts: at least one; all must carry the same tensors, segments and inputs, sampled in the same way.
             regroup: number groups and families afresh, so that equal numbers in different rollouts stay apart.
+
+        Raises:
+            ValueError: naming what differs. Seeds may; versions that differ are forgotten.
         """
         if not rollouts:
             raise ValueError("Rollout.cat needs at least one rollout")
@@ -215,6 +232,12 @@ class Rollout:
             if any(k != keys[0] for k in keys):
                 odd = set.union(*keys) - set.intersection(*keys)
                 raise ValueError(f"Rollout.cat: {name} {sorted(odd)} are not in every rollout")
+        hows = [{k: v for k, v in r.how.items() if k != "seed"} for r in rollouts]
+        if any(h != hows[0] for h in hows):
+            odd = {k for h in hows for k in h if any(o.get(k) != h[k] for o in hows)}
+            raise ValueError(
+                f"Rollout.cat: how the rollouts were sampled differs in {sorted(odd)}; evaluation replays it"
+            )
         length = max(r.mask.shape[1] for r in rollouts)
         offsets, total = [], 0
         for r in rollouts:
@@ -269,6 +292,6 @@ class Rollout:
                 for k in first.inputs
             },
             how=dict(first.how),
-            versions=dict(first.versions),
+            versions={k: v for k, v in first.versions.items() if all(r.versions.get(k) == v for r in rollouts)},
             cost=sum((r.cost for r in rollouts), Cost()),
         )

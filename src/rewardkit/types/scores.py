@@ -47,6 +47,13 @@ class Scores:
     before: dict[str, Scores] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.outcome is not None and self.outcome.ndim != 1:
+            raise ValueError(f"Scores.outcome must be [B], not {tuple(self.outcome.shape)}")
+        for axis, dense in self.dense.items():
+            if dense.ndim < 2:
+                raise ValueError(
+                    f"Scores.dense[{axis!r}] must be [B, ...] with two axes or more, not {tuple(dense.shape)}"
+                )
         known = [self.outcome, *self.dense.values(), self.status, *(p.status for p in self.parts.values())]
         lengths = {len(x) for x in known if x is not None}
         if not lengths:
@@ -56,11 +63,8 @@ class Scores:
                 f"Scores: outcome, dense, parts and status disagree on the number of rows: {sorted(lengths)}"
             )
         rows = lengths.pop()
-        if self.outcome is not None:
-            if self.outcome.ndim != 1:
-                raise ValueError(f"Scores.outcome must be [B], not {tuple(self.outcome.shape)}")
-            if not self.outcome.is_floating_point():
-                self.outcome = self.outcome.float()
+        if self.outcome is not None and not self.outcome.is_floating_point():
+            self.outcome = self.outcome.float()
         unknown = set(self.dense) - set(DENSE_AXES)
         if unknown:
             raise ValueError(f"Scores.dense knows the axes {DENSE_AXES}, not {sorted(unknown)}")
@@ -73,11 +77,17 @@ class Scores:
             self.status = torch.zeros(rows, dtype=torch.long, device=device)
         if self.status.shape != (rows,):
             raise ValueError(f"Scores.status must be [B={rows}], not {tuple(self.status.shape)}")
+        if self.status.dtype == torch.bool or bool(((self.status < OK) | (self.status > MISSING)).any()):
+            raise ValueError(f"Scores.status holds OK ({OK}), ERROR ({ERROR}) or MISSING ({MISSING}), as integers")
+        if self.std is not None and self.std.shape != (rows,):
+            raise ValueError(f"Scores.std must be [B={rows}], not {tuple(self.std.shape)}")
+        if self.why is not None and len(self.why) != rows:
+            raise ValueError(f"Scores.why has {len(self.why)} entries for {rows} rows")
         self._check_numbers()
 
     def _check_numbers(self) -> None:
         """A number that is not finite under status OK would poison every baseline: refuse it here, by row."""
-        named = [("outcome", self.outcome), *((f"dense[{k!r}]", v) for k, v in self.dense.items())]
+        named = [("outcome", self.outcome), ("std", self.std), *((f"dense[{k!r}]", v) for k, v in self.dense.items())]
         for name, value in named:
             if value is None:
                 continue
@@ -101,12 +111,18 @@ class Scores:
     def combine(parts: Mapping[str, Scores], weights: Mapping[str, float]) -> Scores:
         """The weighted sum that keeps its parts; ``outcome`` sums those that have one, dense scores stay in the parts.
 
-        A row is OK only if every part is: an unscored component leaves the whole sample unscored.
+        A row is OK only if every part is: an unscored component leaves the whole sample unscored. Parts of weight 0 are
+        for people to see: they decide nothing.
         """
         if not parts:
             raise ValueError("Scores.combine needs at least one part")
-        status = torch.stack([p.status for p in parts.values()]).amax(0)
-        outcomes = [weights[k] * p.outcome for k, p in parts.items() if p.outcome is not None]
+        counted = [p.status for k, p in parts.items() if weights[k] != 0] or [p.status for p in parts.values()]
+        status = torch.stack(counted).amax(0)
+        outcomes = [
+            weights[k] * torch.where(p.ok, p.outcome, torch.zeros_like(p.outcome))
+            for k, p in parts.items()
+            if p.outcome is not None
+        ]
         outcome = torch.stack(outcomes).sum(0) if outcomes else None
         if outcome is not None:
             outcome = torch.where(status == OK, outcome, torch.zeros_like(outcome))
