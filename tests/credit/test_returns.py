@@ -73,7 +73,7 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
 
 def test_matches_stable_baselines3() -> None:
     """R52, R53: RolloutBuffer.compute_returns_and_advantage with ended and truncated rows."""
-    gym = pytest.importorskip("gymnasium")
+    import gymnasium as gym
     from stable_baselines3.common.buffers import RolloutBuffer
 
     rewards, values, _, last = _batch(4, 9, torch.float32)

@@ -18,7 +18,6 @@ WEIGHTS = [1.0, 0.05]
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A two-layer Llama with a word tokenizer."""
-    pytest.importorskip("trl")
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

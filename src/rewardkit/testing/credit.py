@@ -1,4 +1,7 @@
-"""Oracles for credit rules: pure functions from named tensors to named tensors, ``[B]`` or ``[B, T]``."""
+"""Oracles for credit rules: pure functions from named tensors to named tensors, ``[B]`` or ``[B, T]``.
+
+What a rule returns beside tensors (``dense``) is compared with ``==``.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,39 @@ import torch
 from torch import Tensor
 
 from rewardkit.needs import call, name_of
-from rewardkit.testing.names import Make, assert_close, cast, double, is_positional, pad, poison, rows_of, select
+from rewardkit.testing.names import Make, assert_close, cast, double, is_positional, over, pad, poison, rows_of, select
 
-Rule = Callable[..., dict[str, Tensor]]
+Rule = Callable[..., Mapping[str, Any]]
 
 
-def _run(rule: Rule, names: Mapping[str, Any]) -> dict[str, Tensor]:
+def _run(rule: Rule, names: Mapping[str, Any]) -> Mapping[str, Any]:
     return call(rule, double(names))
 
 
-def _agree(got: Mapping[str, Tensor], want: Mapping[str, Tensor], mask: Tensor, what: str, **tolerance: Any) -> None:
+def _matters(x: Any, mask: Tensor) -> Tensor:
+    """Where a result is read: inside the mask, or in rows that train something."""
+    return mask > 0 if over(x, mask) else (mask > 0).any(-1)
+
+
+def _agree(got: Mapping[str, Any], want: Mapping[str, Any], mask: Tensor, what: str, **tolerance: Any) -> None:
     """Equal where it matters: inside the mask, or in rows that train something."""
     if set(got) != set(want):
         raise AssertionError(f"{what}: returns {sorted(got)} instead of {sorted(want)}")
     for n, x in want.items():
-        where = mask > 0 if x.shape == mask.shape else (mask > 0).any(-1)
-        assert_close(got[n], x, f"{what}: {n}", where=where, **tolerance)
+        assert_close(got[n], x, f"{what}: {n}", where=_matters(x, mask), **tolerance)
+
+
+def _assert_finite(found: Mapping[str, Any], mask: Tensor | None, what: str) -> None:
+    """Every tensor is finite where it is read; everywhere, without a mask."""
+    for n, x in found.items():
+        if isinstance(x, Tensor):
+            finite = torch.isfinite(x if mask is None else x[_matters(x, mask)])
+            if not bool(finite.all()):
+                raise AssertionError(f"{what}: {n} is not finite")
 
 
 def pure(rule: Rule, names: Mapping[str, Any]) -> None:
-    """Inputs are not written to, the same call gives the same result, and results lead with ``B``."""
+    """Inputs are not written to, the same call gives the same result, and tensors in it lead with ``B``."""
     names = double(names)
     before = {n: x.clone() for n, x in names.items() if isinstance(x, Tensor)}
     first, second = call(rule, names), call(rule, names)
@@ -36,7 +52,7 @@ def pure(rule: Rule, names: Mapping[str, Any]) -> None:
         assert_close(names[n], x, f"{name_of(rule)} wrote to its argument {n}", rtol=0, atol=0)
     _agree(second, first, names["mask"], f"{name_of(rule)} called twice", rtol=0, atol=0)
     for n, x in first.items():
-        if x.shape[:1] != (rows_of(names),):
+        if isinstance(x, Tensor) and x.shape[:1] != (rows_of(names),):
             raise AssertionError(f"{name_of(rule)}: {n} must lead with B={rows_of(names)}, not {tuple(x.shape)}")
 
 
@@ -47,7 +63,7 @@ def padding(rule: Rule, names: Mapping[str, Any]) -> None:
     for left, right in ((0, 3), (2, 0), (1, 2)):
         grown = pad(names, left, right)
         found = _run(rule, grown)
-        cut = {n: x[:, left : left + length] if x.shape[:2] == grown["mask"].shape else x for n, x in found.items()}
+        cut = {n: x[:, left : left + length] if over(x, grown["mask"]) else x for n, x in found.items()}
         _agree(cut, want, mask, f"{name_of(rule)}: {left} positions of padding on the left, {right} on the right")
 
 
@@ -60,8 +76,12 @@ def row_order(rule: Rule, names: Mapping[str, Any]) -> None:
         if number in moved:
             found, index = torch.unique(moved[number], return_inverse=True)
             moved[number] = (torch.randperm(len(found), generator=rng) * 7 + 3)[index]
-    want = {n: x[order] for n, x in _run(rule, names).items()}
-    _agree(_run(rule, moved), want, moved["mask"], f"{name_of(rule)}: rows permuted, groups renumbered")
+    _agree(
+        _run(rule, moved),
+        select(_run(rule, names), order),
+        moved["mask"],
+        f"{name_of(rule)}: rows permuted, groups renumbered",
+    )
 
 
 def nan_outside(rule: Rule, names: Mapping[str, Any]) -> None:
@@ -74,17 +94,14 @@ def nan_outside(rule: Rule, names: Mapping[str, Any]) -> None:
 def all_masked(rule: Rule, names: Mapping[str, Any]) -> None:
     """A batch that trains nothing gives finite numbers."""
     clean = {k: torch.nan_to_num(x) if is_positional(names, k) else x for k, x in names.items()}
-    for n, x in _run(rule, {**clean, "mask": torch.zeros_like(names["mask"])}).items():
-        if not bool(torch.isfinite(x).all()):
-            raise AssertionError(f"{name_of(rule)}: everything masked: {n} is not finite")
+    found = _run(rule, {**clean, "mask": torch.zeros_like(names["mask"])})
+    _assert_finite(found, None, f"{name_of(rule)}: everything masked")
 
 
 def group_of_one(rule: Rule, names: Mapping[str, Any]) -> None:
     """Groups of a single row give finite numbers."""
-    for n, x in _run(rule, {**names, "group": torch.arange(rows_of(names))}).items():
-        where = names["mask"] > 0 if x.shape == names["mask"].shape else (names["mask"] > 0).any(-1)
-        if not bool(torch.isfinite(x[where]).all()):
-            raise AssertionError(f"{name_of(rule)}: groups of one row: {n} is not finite")
+    found = _run(rule, {**names, "group": torch.arange(rows_of(names))})
+    _assert_finite(found, names["mask"], f"{name_of(rule)}: groups of one row")
 
 
 def independent_groups(rule: Rule, names: Mapping[str, Any]) -> None:
@@ -93,8 +110,7 @@ def independent_groups(rule: Rule, names: Mapping[str, Any]) -> None:
     for g in names["group"].unique():
         rows = (names["group"] == g).nonzero()[:, 0]
         part = select(names, rows)
-        want = {n: x[rows] for n, x in whole.items()}
-        _agree(_run(rule, part), want, part["mask"], f"{name_of(rule)}: group {int(g)} alone")
+        _agree(_run(rule, part), select(whole, rows), part["mask"], f"{name_of(rule)}: group {int(g)} alone")
 
 
 def precision(rule: Rule, names: Mapping[str, Any]) -> None:
@@ -119,8 +135,10 @@ def check_credit(rule: Rule, make: Make, *, seeds: Sequence[int] = (0, 1), skip:
     """Put a credit rule through every oracle of :data:`CREDIT_ORACLES`.
 
     Args:
-        rule: a pure function of named tensors, or a partial of it. make: names of a batch from a seed; it must hold
-            ``mask`` ``[B, T]`` and ``group`` ``[B]``, and mask something. seeds: batches to try.
+        rule: a pure function of named tensors, or a partial of it.
+        make: names of a batch from a seed; it must hold ``mask`` ``[B, T]`` and ``group`` ``[B]``, and mask something.
+            :func:`rewardkit.testing.language_batch` has all that rewardkit's own need.
+        seeds: batches to try.
         skip: oracles that do not hold by design, such as ``independent_groups`` for a rule over the whole batch.
 
     Returns:

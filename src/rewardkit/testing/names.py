@@ -14,13 +14,15 @@ Make = Callable[[int], Names]
 
 
 def language_batch(seed: int, *, groups: int = 4, size: int = 3, length: int = 6) -> Names:
-    """A ragged batch with every name that the objectives of rewardkit ask for.
+    """A ragged batch with every name that the objectives and the credit rules of rewardkit ask for.
 
     Groups of ``size`` rows with a full ranking, whose rows do not stand together; rows of 1 to ``length`` positions,
-    one row wholly masked, one position with half weight.
+    one position with half weight, one row scored but wholly masked. Some rows are not ``ok``; as in
+    :func:`rewardkit.credit.base.namespace` they have mask 0 and outcome 0, and ``rewards`` are 0 outside the mask. Some
+    are ``cut``.
 
     >>> sorted(language_batch(0))[:4]
-    ['advantages', 'entropy', 'full_kl', 'group']
+    ['advantages', 'cut', 'entropy', 'full_kl']
     """
     rng = torch.Generator().manual_seed(seed)
     rows = groups * size
@@ -29,6 +31,8 @@ def language_batch(seed: int, *, groups: int = 4, size: int = 3, length: int = 6
     rank = torch.cat([torch.randperm(size, generator=rng) for _ in range(groups)])[order]
     lengths = torch.randint(1, length + 1, (rows,), generator=rng)
     lengths[0], lengths[1], lengths[2] = 0, length, 1
+    ok = torch.arange(rows) % 5 != 3
+    lengths[~ok] = 0
     mask = (torch.arange(length) < lengths[:, None]).double()
     mask[1, 0] = 0.5
 
@@ -39,6 +43,8 @@ def language_batch(seed: int, *, groups: int = 4, size: int = 3, length: int = 6
     return {
         "mask": mask,
         "group": group,
+        "ok": ok,
+        "cut": torch.arange(rows) % 3 == 2,
         "rank": rank,
         "label": torch.tensor([1, 0, -1]).repeat(rows)[:rows][order],
         "logps": logps,
@@ -51,6 +57,8 @@ def language_batch(seed: int, *, groups: int = 4, size: int = 3, length: int = 6
         "old_values": normal(rows, length),
         "returns": normal(rows, length),
         "scores": normal(rows),
+        "outcome": normal(rows).masked_fill(~ok, 0.0),
+        "rewards": normal(rows, length).masked_fill(mask == 0, 0.0),
     }
 
 
@@ -59,10 +67,14 @@ def rows_of(names: Mapping[str, Any]) -> int:
     return int(names["mask"].shape[0])
 
 
+def over(x: Any, mask: Tensor) -> bool:
+    """Whether it is a tensor laid out over ``[B, T]``."""
+    return isinstance(x, Tensor) and x.ndim >= 2 and x.shape[:2] == mask.shape
+
+
 def is_positional(names: Mapping[str, Any], name: str) -> bool:
     """Whether a name is laid out over ``[B, T]``."""
-    x = names[name]
-    return isinstance(x, Tensor) and x.ndim >= 2 and x.shape[:2] == names["mask"].shape
+    return over(names[name], names["mask"])
 
 
 def is_float(x: Any) -> bool:
@@ -116,13 +128,22 @@ def double(names: Mapping[str, Any]) -> Names:
 
 
 def assert_close(
-    got: Tensor, want: Tensor, what: str, *, rtol: float = 1e-9, atol: float = 1e-11, where: Tensor | None = None
+    got: Any, want: Any, what: str, *, rtol: float = 1e-9, atol: float = 1e-11, where: Tensor | None = None
 ) -> None:
-    """Equal up to rounding, else an error that says what differs, by how much and where.
+    """Equal up to rounding, else an error that says what differs, by how much and where. What is no tensor is equal by
+    ``==``.
 
     Raises:
         AssertionError: with ``what`` and the worst element.
+
+    >>> assert_close((), ("token",), "dense")
+    Traceback (most recent call last):
+    AssertionError: dense: () instead of ('token',)
     """
+    if not (isinstance(got, Tensor) and isinstance(want, Tensor)):
+        if isinstance(got, Tensor) or isinstance(want, Tensor) or got != want:
+            raise AssertionError(f"{what}: {got!r} instead of {want!r}")
+        return
     if got.shape != want.shape:
         raise AssertionError(f"{what}: shape {tuple(got.shape)} instead of {tuple(want.shape)}")
     got, want = got.detach().double(), want.detach().double()
