@@ -74,14 +74,16 @@ def test_kl_regularised_training_reaches_the_closed_form(where) -> None:
     torch.testing.assert_close(found.detach(), tilted(beta), atol=0.03, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("error::rewardkit.loops.NoSignal")
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_published_method_climbs_in_the_one_loop(name) -> None:
+    """With its own number of outputs a prompt, and nobody says that there is nothing to learn from."""
     options = parts_of(METHODS[name]) | {"length": 1}
     critic = Learner(Values(), lr=0.1) if METHODS[name].needs_critic else None
-    options["n"] = max(8, options["n"])
-    steps = list(run(adam(), **options, critic=critic, steps=40))
+    steps = list(run(adam(), **options, critic=critic, batch=64 // options["n"], steps=40))
     assert steps[-1].metrics["reward"] > steps[0].metrics["reward"] + 0.5
+    assert not any(s.metrics["no_signal"] for s in steps)
+    assert ("frac_zero_std" in steps[0].metrics) == (options["n"] > 1)
 
 
 class Values:
@@ -236,8 +238,23 @@ def test_batches_without_signal_are_said_once() -> None:
         metrics = [s.metrics for s in run(adam(), lambda completions, **_: [1.0] * len(completions), steps=3)]
     assert sum("same reward" in str(w.message) for w in found) == 1
     assert all(m["frac_zero_std"] == m["no_signal"] == 1.0 for m in metrics)
+    with pytest.warns(NoSignal, match="every advantage is 0"):
+        step = next(run(adam(), n=1, batch=8))
+    assert step.metrics["reward/std"] > 0
+    assert step.metrics["no_signal"] == 1.0
     with pytest.warns(NoSignal, match="every output was cut off"):
         list(run(Learner(Cutting(["x", "y"], ["d"])), lambda completions, **_: [1.0] * len(completions), steps=1))
+
+
+def test_equal_rewards_are_named_though_a_kl_in_the_reward_tells_the_rows_apart() -> None:
+    learner = adam()
+    for _ in run(learner, steps=3):
+        pass
+    credit = chain(partial(kl_penalty, coef=0.1), rloo)
+    with pytest.warns(NoSignal, match="same reward"):
+        step = next(run(learner, lambda completions, **_: [1.0] * len(completions), credit, reference=start()))
+    assert bool(step.rollout["advantages"].any())
+    assert step.metrics["no_signal"] == 1.0
 
 
 def test_a_healthy_run_warns_of_nothing() -> None:
@@ -254,6 +271,25 @@ def test_held_out_metrics_are_measured_on_schedule_and_apart(tmp_path: Path) -> 
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [r["step"] for r in rows if "held_out/p_d" in r] == [0, 4, 8, 10]
     assert rows[-1]["held_out/p_d"] > rows[0]["held_out/p_d"]
+
+
+def test_every_checkpoint_carries_the_metric_that_ranks_it(tmp_path: Path) -> None:
+    held = {"p_d": lambda policy: float(policy.enumerate("x")[1][3])}
+    kept = Checkpoints(tmp_path / "ranked", every=3, keep=10, best="p_d", mode="min")
+    steps = list(run(adam(), held_out=held, held_out_every=4, steps=10, checkpoint=kept))
+    assert [s.step for s in steps if s.held_out] == [3, 4, 6, 8, 9, 10]
+    assert [n for n, path in kept.all() if "p_d" in kept.manifest(path)["metrics"]] == [3, 6, 9, 10]
+    assert kept.best().name == "step-00000003"
+    unranked = Checkpoints(tmp_path / "unranked", every=3)
+    steps = list(run(adam(), held_out=held, held_out_every=4, steps=10, checkpoint=unranked))
+    assert [s.step for s in steps if s.held_out] == [4, 8, 10]
+
+
+@pytest.mark.parametrize("held", [None, {"p_a": lambda policy: 0.0}])
+def test_checkpoints_ranked_by_what_is_not_measured_are_refused(held, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="best='p_d'"):
+        next(run(adam(), held_out=held, checkpoint=Checkpoints(tmp_path, best="p_d")))
+    next(run(adam(), held_out={"p_d": lambda policy: 0.0}, checkpoint=Checkpoints(tmp_path, best="p_d_low")))
 
 
 def test_prompts_and_rewards_are_told_what_became_of_them() -> None:

@@ -87,6 +87,12 @@ def test_schedule_without_total_is_refused_before_anything_is_collected() -> Non
         next(rounds(Learner(policy(), schedule="linear"), best_of_8, sft, reference=None, rounds=1))
 
 
+def test_checkpoints_ranked_by_what_is_not_measured_are_refused(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, best="p_c")
+    with pytest.raises(ValueError, match="best='p_c'"):
+        next(rounds(Learner(policy()), best_of_8, sft, reference=None, rounds=1, checkpoint=kept))
+
+
 def test_an_interrupted_run_resumes_to_the_same_curve(tmp_path: Path) -> None:
     def begin(folder: Path):
         held = {"p_c": lambda policy: policy.enumerate("x")[1][2].item()}

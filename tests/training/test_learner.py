@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -132,16 +133,35 @@ def test_masked_rows_are_in_no_denominator() -> None:
     torch.testing.assert_close(a, b)
 
 
-def test_terms_have_a_normaliser_each_and_share_one_forward() -> None:
-    policy, data = ragged()
-    calls = []
+def counted(policy: TablePolicy) -> list[tuple]:
+    """What the policy was asked for, call by call, from now on."""
+    calls: list[tuple] = []
     evaluate = policy.evaluate
     policy.evaluate = lambda rollout, want=("logps",): calls.append(want) or evaluate(rollout, want)  # type: ignore[method-assign]
+    return calls
+
+
+def test_terms_have_a_normaliser_each_and_share_one_forward() -> None:
+    policy, data = ragged()
+    calls = counted(policy)
     learner = Learner(policy)
     both = learner.grads(Term(data, likelihood, coef=0.5), Term(data, row_loss, coef=2.0))
     assert calls == [("logps",)]
     one, two = learner.grads(Term(data, likelihood)), learner.grads(Term(data, row_loss))
     torch.testing.assert_close(both["logits"], 0.5 * one["logits"] + 2.0 * two["logits"])
+
+
+@pytest.mark.parametrize(("micro_batch", "forwards"), [(None, 1), (ROWS, 1), (4, 4 + 2)])
+def test_coupled_loss_takes_two_passes_only_where_the_batch_is_divided(micro_batch, forwards) -> None:
+    """In one piece it shares its forward with the other terms."""
+    policy, data = ragged()
+    whole, parts = Learner(policy), Learner(copy.deepcopy(policy), micro_batch=micro_batch)
+    terms = Term(data, batch_loss), Term(data, row_loss, coef=0.5)
+    calls = counted(parts.model)
+    found = parts.grads(*terms)
+    assert len(calls) == forwards
+    one, two = (whole.grads(t)["logits"] for t in terms)
+    torch.testing.assert_close(found["logits"], one + two, rtol=1e-12, atol=1e-14)
 
 
 def test_two_terms_of_one_objective_are_logged_apart() -> None:
@@ -312,6 +332,37 @@ def test_dropout_is_off_in_a_step_unless_asked_for() -> None:
     c, d = (noisy.grads(Term(data, regression)) for _ in range(2))
     assert not torch.equal(c["0.weight"], d["0.weight"])
     assert not net.module.training
+
+
+@objective(per="sample", scope="batch")
+def spread(values: Tensor, returns: Tensor) -> Loss:
+    gap = (values - returns)[:, 0]
+    return Loss((gap - gap.mean()).square())
+
+
+@pytest.mark.parametrize("micro_batch", [None, 6])
+def test_coupled_loss_in_one_piece_is_exact_with_dropout(micro_batch) -> None:
+    """R40: loss and gradient are of one draw of the dropout mask."""
+    net, data = Net(), numbers()
+    learner = Learner(net, dropout=True, micro_batch=micro_batch)
+    torch.manual_seed(7)
+    found = learner.grads(Term(data, spread))
+    torch.manual_seed(7)
+    net.module.train()
+    gap = (net.module(data.inputs["x"]) - data["returns"])[:, 0]
+    expected = torch.autograd.grad((gap - gap.mean()).square().mean(), list(net.module.parameters()))
+    torch.testing.assert_close(list(found.values()), list(expected))
+
+
+def test_coupled_loss_in_several_pieces_is_refused_with_dropout() -> None:
+    net, data = Net(), numbers()
+    with pytest.raises(ValueError, match=r"spread couples the whole batch.*dropout=False.*micro_batch=None"):
+        Learner(net, dropout=True, micro_batch=3).grads(Term(data, spread))
+    ranks = Learner(net, dropout=True)
+    ranks.ranks = SimpleNamespace(count=2)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="divided among micro-batches or ranks"):
+        ranks.grads(Term(data, spread))
+    Learner(net, dropout=True, micro_batch=3).grads(Term(data, regression))
 
 
 def test_only_matching_parameters_are_trained_and_learners_share_a_module() -> None:

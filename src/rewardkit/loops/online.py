@@ -75,7 +75,8 @@ def online(
     """Policy optimisation on the policy's own samples, as an iterator: what others call callbacks is your for-body.
 
     A turn draws prompts, samples, scores, gives credit, and updates ``inner`` times over. Old log-probs are the
-    sampler's own. KL to the policy that the loop began with is always reported.
+    sampler's own; in mixed precision the learner computes them again, in its own. KL to the policy that the loop began
+    with is always reported.
 
     With a checkpoint, a run that was killed at any moment goes on from the last one to the same curve: build
     everything anew as at first, and call this again. What the for-body changes is part of the run only if one of the
@@ -101,14 +102,15 @@ def online(
         sampling: the policy's own options.
         mask_cut: leave outputs that were cut off out of training, baselines and normalisers.
         max_errors: fraction of a batch on which the grader may fail before the run stops.
-        held_out, held_out_every: metrics of the policy that are no reward, and turns between two measurements; before
-            the first turn and after the last one they are taken as well.
+        held_out, held_out_every: metrics of the policy that are no reward, and turns between two measurements. They are
+            taken as well before the first turn, after the last one, and at each checkpoint where those are ranked.
         seed: of sampling and of the order of minibatches; a turn's draws depend on it and on the turn alone.
         checkpoint, tracker: where the run is kept, and where its metrics go. The row of step 0 holds the first held-out
             metrics.
 
     Raises:
-        ValueError: for settings that contradict each other, or old log-probs that are not the policy's.
+        ValueError: for settings that contradict each other, old log-probs that are not the policy's, or a checkpoint
+            that ranks by a metric that is not in ``held_out``.
         TooManyErrorsError: see ``max_errors``.
 
     >>> from rewardkit.credit.group import group_relative
@@ -145,6 +147,7 @@ def online(
         seed=seed,
     )
     turn.check()
+    check_best(checkpoint, held_out)
     policy: Any = learner.model
     begin(policy, reference)
     parts: dict[str, Any] = {"learner": learner, "prompts": prompts}
@@ -165,15 +168,17 @@ def online(
         done += 1
         rollout, scores, metrics = turn.run(done)
         last = done == steps
+        into = checkpoint if checkpoint is not None and checkpoint.due(done, last) else None
+        ranked = into is not None and into.best_metric is not None
         found = None
-        if held_out and (last or done % held_out_every == 0):
+        if held_out and (last or ranked or done % held_out_every == 0):
             found = measure(policy, held_out)
             metrics |= {f"held_out/{k}": v for k, v in flat(found).items()}
         if main:
             if tracker is not None:
                 tracker.log(done, metrics)
-            if checkpoint is not None and checkpoint.due(done, last):
-                checkpoint.save(done, parts, extra={"settings": settings}, metrics=flat(found or {}))
+            if into is not None:
+                into.save(done, parts, extra={"settings": settings}, metrics=flat(found or {}))
         yield Step(done, rollout, scores, metrics, found)
 
 
@@ -191,6 +196,18 @@ def begin(policy: Any, reference: Reference) -> None:
         same = False
     if not same:
         policy.keep("start")
+
+
+def check_best(checkpoint: Checkpoints | None, held_out: HeldOut | None) -> None:
+    """Check that the metric that ranks the checkpoints is measured: else none would be the best, in silence.
+
+    Raises:
+        ValueError: if it is not in ``held_out``, whose intervals (``name_low``, ``name_high``) count.
+    """
+    best = None if checkpoint is None else checkpoint.best_metric
+    measured = {f"{name}{end}" for name in held_out or () for end in ("", "_low", "_high")}
+    if best is not None and best not in measured:
+        raise ValueError(f"Checkpoints(best={best!r}): held_out measures {sorted(held_out or ())}, and not that")
 
 
 def parts_of(method: Method) -> dict[str, Any]:

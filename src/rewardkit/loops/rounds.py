@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rewardkit.loops.online import begin
+from rewardkit.loops.online import begin, check_best
 from rewardkit.loops.turn import Reference
 from rewardkit.needs import needs
 from rewardkit.objectives.base import Loss, Reduce
@@ -15,7 +15,6 @@ from rewardkit.training.checkpoint import Checkpoints
 from rewardkit.training.fit import fit
 from rewardkit.training.held_out import HeldOut, flat, measure
 from rewardkit.training.learner import Learner
-from rewardkit.training.reference import attach_reference
 from rewardkit.training.tracking import Tracker
 from rewardkit.types import Measure, Rollout
 
@@ -70,7 +69,8 @@ def rounds(
             metrics go (a row for each round; row 0 holds the first held-out metrics).
 
     Raises:
-        ValueError: if the objective reads ``ref_logps`` and there is no reference.
+        ValueError: if the objective reads ``ref_logps`` and there is no reference, or the checkpoint ranks by a metric
+            that is not in ``held_out``.
 
     >>> from rewardkit.objectives.imitation import sft
     >>> from rewardkit.policies.table import TablePolicy
@@ -86,6 +86,7 @@ def rounds(
         raise ValueError("this objective reads ref_logps: reference must be 'start', 'last' or a policy")
     if learner.unplanned:
         raise ValueError(f"schedule={learner.schedule!r}, warmup={learner.warmup}: give the learner total_steps")
+    check_best(checkpoint, held_out)
     policy: Any = learner.model
     begin(policy, reference)
     settings = {"seed": seed, "batch": batch, "epochs": epochs}
@@ -107,7 +108,7 @@ def rounds(
             # Nothing was updated in this round yet: the live weights are the last round's.
             views = {"start": "start", "last": "live"}
             frozen = policy.at(views[reference]) if isinstance(reference, str) else reference
-            rollout = attach_reference(rollout, frozen, micro_batch=learner.micro_batch)
+            rollout = learner.attach(rollout, frozen)
         run = fit(
             learner, rollout, objective, epochs=epochs, batch=batch, reduce=reduce, length=length, seed=seed + done
         )

@@ -41,7 +41,7 @@ def divergence(rollout: Rollout, start: str = "start_logps") -> dict[str, float]
 
 
 def rewards(rollout: Rollout, scores: Scores) -> dict[str, float]:
-    """What :func:`rewardkit.rewards.base.describe` says, cut-offs, lengths, and groups whose rewards are all equal."""
+    """What :func:`rewardkit.rewards.base.describe` says, cut-offs, lengths, groups of several with equal rewards."""
     found = describe(scores) | {
         "frac_cut": sum(s.ended == "cut" for s in rollout.samples) / len(rollout),
         "frac_failed": sum(s.ended == "failed" for s in rollout.samples) / len(rollout),
@@ -49,19 +49,27 @@ def rewards(rollout: Rollout, scores: Scores) -> dict[str, float]:
         "tokens": float(rollout.cost.tokens),
     }
     if scores.outcome is not None and bool(scores.ok.any()):
-        found["frac_zero_std"] = _flat_groups(scores.outcome, scores.ok, rollout.group)
+        equal_G = _equal_groups(scores.outcome, scores.ok, rollout.group)
+        if len(equal_G):
+            found["frac_zero_std"] = float(equal_G.double().mean())
     return found
 
 
-def _flat_groups(outcome: Tensor, ok: Tensor, group: Tensor) -> float:
-    """The fraction of groups whose scored rows all have the same outcome."""
-    numbers, index = torch.unique(group[ok], return_inverse=True)
+def _equal_groups(outcome: Tensor, ok: Tensor, group: Tensor) -> Tensor:
+    """For each group of two scored rows or more, whether all have the same outcome: bool ``[G]``."""
+    numbers, index, count = torch.unique(group[ok], return_inverse=True, return_counts=True)
     x = outcome[ok].double()
     high = torch.full((len(numbers),), float("-inf"), dtype=x.dtype, device=x.device).scatter_reduce(
         0, index, x, "amax"
     )
     low = torch.full((len(numbers),), float("inf"), dtype=x.dtype, device=x.device).scatter_reduce(0, index, x, "amin")
-    return float((high == low).double().mean())
+    return (high == low)[count > 1]
+
+
+def _taught(credited: Rollout) -> Tensor:
+    """The advantages of the trained positions: ``[N]``; ones where credit gives weights alone."""
+    advantages = credited.tensors.get("advantages", torch.ones_like(credited.mask))
+    return advantages[credited.mask > 0]
 
 
 def check_errors(scores: Scores, most: float) -> None:
@@ -85,16 +93,23 @@ class Watch:
     """Says aloud, once each, that there is nothing to learn from.
 
     Args:
-        still: updates after which a policy that never moved from the reference is suspicious.
+        still: updates after which a policy that never moved is suspicious.
     """
 
     def __init__(self, still: int = 3) -> None:
         self.still, self._said, self._unmoved = still, set[str](), 0
 
-    def look(self, step: int, metrics: dict[str, Any], trained: bool) -> dict[str, float]:
-        """Metrics ``no_signal`` (this batch taught nothing) and ``unmoved`` (no divergence after updates)."""
+    def look(self, step: int, metrics: dict[str, Any], credited: Rollout, moved: bool) -> dict[str, float]:
+        """Metrics ``no_signal`` (this batch taught nothing) and ``unmoved`` (updates that changed no weight).
+
+        Args:
+            step: turns so far, from 1. metrics: of :func:`rewards`. credited: the rollout with what credit made of it.
+            moved: whether the weights that sampled differ from those the loop began with.
+        """
+        # Equal rewards are looked at beside the advantages: a KL in the reward hides them there.
         cut, equal = metrics["frac_cut"] == 1.0, metrics.get("frac_zero_std") == 1.0
-        moved = metrics["kl/k3_response"] > 0.0
+        taught_N = _taught(credited)
+        trained, flat = len(taught_N) > 0, len(taught_N) > 0 and not bool(taught_N.any())
         stuck = step > 1 and not moved
         self._unmoved = self._unmoved + 1 if stuck else 0
         if cut:
@@ -104,15 +119,21 @@ class Watch:
                 "equal",
                 f"step {step}: within every group all outputs have the same reward; nothing tells better from worse",
             )
+        elif flat:
+            self._say(
+                "flat",
+                f"step {step}: every advantage is 0; nothing tells better from worse. Does the credit rule compare "
+                "outputs of a group, and is there one in each? Then n must be at least 2",
+            )
         if not trained:
             self._say("untrained", f"step {step}: no row was trained; all were masked, or the grader scored none")
         if self._unmoved >= self.still:
             self._say(
                 "unmoved",
                 f"step {step}: after {self._unmoved} updates the policy still equals the one it started from; is it "
-                "frozen, is the learning rate 0, or is the reference the policy itself?",
+                "frozen, is the learning rate 0, or too small to show in the precision of the weights?",
             )
-        return {"no_signal": float(cut or equal or not trained), "unmoved": float(stuck)}
+        return {"no_signal": float(cut or equal or flat or not trained), "unmoved": float(stuck)}
 
     def _say(self, key: str, text: str) -> None:
         if key not in self._said:

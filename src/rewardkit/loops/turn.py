@@ -19,7 +19,7 @@ from rewardkit.objectives.policy import exact_kl, full_kl
 from rewardkit.objectives.policy import kl as kl_objective
 from rewardkit.protocols import Policy, Prompts, Reward
 from rewardkit.training.learner import Learner
-from rewardkit.training.reference import attach_reference
+from rewardkit.training.modes import forward
 from rewardkit.training.term import Term
 from rewardkit.types import Rollout, Scores
 
@@ -82,12 +82,12 @@ class Turn:
         check_errors(scores, self.max_errors)
         metrics = divergence(whole) | rewards(whole, scores)
         credited = apply(self.credit, whole, scores)
+        moved = self.moved()
         metrics |= self.update(self.shared.own(credited, len(rollout)), step)
         self.prompts.feedback(whole, scores)
         if hasattr(self.reward, "update"):
             self.reward.update(whole, scores, step=step)
-        trained = bool((credited.mask > 0).any())
-        return credited, scores, metrics | self.watch.look(step, metrics, trained)
+        return credited, scores, metrics | self.watch.look(step, metrics, credited, moved)
 
     def sample(self, step: int) -> Rollout:
         """This rank's share of the turn's prompts, answered."""
@@ -97,7 +97,7 @@ class Turn:
         seed = (self.seed * 1_000_003 + step) * 4099 + self.learner.ranks.index
         rollout = policy.sample(drawn, self.n, sampling=self.sampling, seed=seed)
         if "old_logps" not in rollout:
-            rollout = attach_reference(rollout, policy, "old_logps", micro_batch=self.learner.micro_batch)
+            rollout = self.learner.attach(rollout, policy, "old_logps")
         return rollout
 
     def compare(self, rollout: Rollout) -> None:
@@ -109,7 +109,7 @@ class Turn:
         if self.compared:
             return
         self.compared = True
-        own = attach_reference(rollout, self.learner.model, "own_logps", micro_batch=self.learner.micro_batch)
+        own = self.learner.attach(rollout, self.learner.model, "own_logps")
         gap = (own["own_logps"] - rollout["old_logps"])[rollout.mask > 0].abs()
         worst, mean = (float(gap.max()), float(gap.mean())) if len(gap) else (0.0, 0.0)
         said = f"the sampler's log-probs differ from the learner's by {mean:.2g} nats on average, {worst:.2g} at most"
@@ -119,23 +119,35 @@ class Turn:
             log.warning("%s", said)
 
     def attach(self, rollout: Rollout) -> Rollout:
-        """Log-probs of the first policy and of the reference, and values: nothing is computed twice."""
+        """Log-probs of the first policy and of the reference, and values, all as a step computes them."""
         policy: Any = self.learner.model
-        some = self.learner.micro_batch
-        rollout = attach_reference(rollout, policy.at("start"), "start_logps", micro_batch=some)
+        if self.learner.precision != "no":
+            # The sampler runs in the weights' own precision; a ratio to what it kept would not begin at 1.
+            rollout = self.learner.attach(rollout, policy, "old_logps")
+        rollout = self.learner.attach(rollout, policy.at("start"), "start_logps")
         if self.reference == "start":
             rollout = rollout.with_tensors(ref_logps=rollout["start_logps"])
         elif self.reference == "last":
             # The weights before this turn's update are those that sampled.
             rollout = rollout.with_tensors(ref_logps=rollout["old_logps"])
         elif self.reference is not None:
-            rollout = attach_reference(rollout, self.reference, micro_batch=some)
+            rollout = self.learner.attach(rollout, self.reference)
         if self.critic is not None:
             self.critic.module.eval()
             with torch.no_grad():
-                values = self.critic.model.evaluate(rollout, ("values",))["values"].to(rollout.mask.device)
+                found = forward(self.critic.model, rollout, ("values",), self.critic.precision)
+            values = found["values"].to(rollout.mask.device)
             rollout = rollout.with_tensors(values=values, old_values=values)
         return rollout
+
+    def moved(self) -> bool:
+        """Whether any trained weight differs from the first policy's.
+
+        The divergence cannot say it: sampling and teacher forcing round differently, so it is hardly ever exactly 0.
+        """
+        policy: Any = self.learner.model
+        first = dict(policy.at("start").module.named_parameters())
+        return any(n not in first or not torch.equal(p, first[n].to(p)) for n, p in self.learner.params.items())
 
     def update(self, rollout: Rollout, step: int) -> dict[str, float]:
         """``inner`` passes over the rows; metrics are means over the updates."""

@@ -1,14 +1,13 @@
 """Exact accumulation: the gradient of a sum of terms does not depend on how the rows were divided.
 
 Denominators are known for the whole step before the first backward: they need masks, groups and ranks, never a model.
-Objectives that couple the whole batch take two passes: their live tensors without graph, the gradient with respect to
-those small tensors, then a backward by micro-batch of the product of the two.
+Objectives that couple the whole batch take two passes where its rows are divided: their live tensors without graph, the
+gradient with respect to those small tensors, then a backward by micro-batch of the product of the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from rewardkit.objectives.base import Loss, normaliser, reduce_loss
 from rewardkit.protocols import Model, Want
+from rewardkit.training.modes import Precision, forward
 from rewardkit.training.ranks import Ranks
 from rewardkit.training.term import Term, unique_names
 from rewardkit.types import Rollout, Sample
@@ -65,13 +65,13 @@ class Accumulator:
     Args:
         model: what computes the live tensors. ranks: the other processes.
         micro_batch: rows a forward, ``None`` for all. Groups stay whole where the objective needs them whole.
-        forward: a context for every forward pass (autocast). backward: ``loss.backward()``, scaled or not.
+        precision: of every forward pass. backward: ``loss.backward()``, scaled or not.
     """
 
     model: Model
     ranks: Ranks
     micro_batch: int | None
-    forward: Callable[[], AbstractContextManager[Any]]
+    precision: Precision
     backward: Callable[[Tensor], None]
 
     def run(self, terms: Sequence[Term]) -> tuple[dict[str, float], float]:
@@ -84,10 +84,10 @@ class Accumulator:
         totals, trained = Totals(), 0.0
         streams: dict[tuple[int, str, str], list[tuple[str, Term]]] = {}
         for name, term in zip(unique_names(terms), terms, strict=True):
-            # Terms on the same rows and weights share one forward; a batch-coupled one walks alone, in two passes.
-            alone = name if term.spec.scope == "batch" else ""
+            # Terms on the same rows and weights share one forward; one that takes two passes walks alone.
+            alone = name if self.two_passes(term) else ""
             streams.setdefault((id(term.data), term.view, alone), []).append((name, term))
-        for stream in streams.values():
+        for (_, _, alone), stream in streams.items():
             scopes = {t.spec.scope for _, t in stream}
             parts = _parts(stream[0][1].data, scopes, self.micro_batch)
             counted = {name: self._denominators(term, parts) for name, term in stream}
@@ -96,12 +96,17 @@ class Accumulator:
                 totals.add("loss", torch.zeros_like(mass))
                 totals.add(f"{name}/loss", torch.zeros_like(mass))
                 totals.add(f"{name}/empty", (mass == 0).to(mass.dtype) / self.ranks.count)
-            if "batch" in scopes:
+            if alone:
                 self._coupled(*stream[0], parts, counted[stream[0][0]][0], totals)
             else:
                 for part in parts:
                     self._one(stream, part, {n: d for n, (d, _) in counted.items()}, totals)
         return totals.means(self.ranks), trained
+
+    def two_passes(self, term: Term) -> bool:
+        """Whether the term couples rows that are not all in one forward pass of one process."""
+        divided = self.micro_batch is not None and len(term.data) > self.micro_batch
+        return term.spec.scope == "batch" and (divided or self.ranks.count > 1)
 
     def _denominators(self, term: Term, parts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
         """What the loss is divided by, and the mass of its weights, over all parts and ranks."""
@@ -124,9 +129,7 @@ class Accumulator:
             if not hasattr(model, "at"):
                 raise TypeError(f"{type(model).__name__} has only the view 'live', not {view!r}")
             model = model.at(view)
-        with self.forward():
-            found = model.evaluate(part, want=tuple(names))
-        return {k: v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in found.items()}
+        return forward(model, part, names, self.precision)
 
     def _one(
         self, stream: Sequence[tuple[str, Term]], part: Rollout, denominators: dict[str, Tensor], totals: Totals
@@ -145,7 +148,7 @@ class Accumulator:
             self.backward(total)
 
     def _coupled(self, name: str, term: Term, parts: Sequence[Rollout], denominator: Tensor, totals: Totals) -> None:
-        """A loss that couples the whole batch, on all parts and ranks, by two passes."""
+        """A loss that couples the whole batch, on all parts and ranks, by two passes; see :meth:`two_passes`."""
         with torch.no_grad():
             seen = [self.evaluate(term.view, part, term.live()) for part in parts]
         mine = [_bare(part, live) for part, live in zip(parts, seen, strict=True)]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from rewardkit.protocols import Model
 from rewardkit.registry import entry
 from rewardkit.training.accumulate import Accumulator
-from rewardkit.training.modes import enable_checkpointing, training_mode
+from rewardkit.training.modes import PRECISIONS, Precision, enable_checkpointing, training_mode
 from rewardkit.training.optim import MakeOptimizer, Schedule, make_optimizer, schedule_factor
 from rewardkit.training.ranks import Ranks
+from rewardkit.training.reference import attach_reference
 from rewardkit.training.term import Term
+from rewardkit.types import Rollout
 
 log = logging.getLogger(__name__)
-
-Precision = Literal["no", "bf16", "fp16"]
-PRECISIONS: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 MOST_SKIPS, MOST_SKIPS_SCALED = 10, 40
 """Updates in a row that may be skipped for a gradient that is not finite; more while a loss scale is being found."""
@@ -48,11 +47,13 @@ class Learner:
         clip: largest norm of the whole gradient, ``None`` for no clipping.
         micro_batch: rows a forward pass, ``None`` for all at once. It cannot change the gradient.
         mixed_precision: autocast of the forward pass; weights stay as they are. Default: as the accelerator says.
+            Reference and old log-probs belong in the same precision: see :meth:`attach`.
         gradient_checkpointing: recompute activations in the backward pass.
         trainable: a regular expression searched in parameter names; only these are trained. Default: those that
             require gradients.
         dropout: whether dropout is active in a step. Off by default: with it on, the log-probs of a step are not
-            those of the policy that sampled.
+            those of the policy that sampled. An objective that couples the whole batch (``kto``) then needs the
+            batch in one forward pass of one process.
         accelerator: an ``accelerate.Accelerator``; by default one is made when ``accelerate launch`` started several
             processes, and a single process leaves the module on its device.
 
@@ -97,9 +98,10 @@ class Learner:
         self._options["accelerator"] = self.ranks.accelerator
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1 row, not {micro_batch}")
-        self.precision: str = mixed_precision or self.ranks.accelerator.mixed_precision
-        if self.precision not in ("no", *PRECISIONS):
-            raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'fp16', not {self.precision!r}")
+        precision = mixed_precision or self.ranks.accelerator.mixed_precision
+        if precision not in ("no", *PRECISIONS):
+            raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'fp16', not {precision!r}")
+        self.precision = cast(Precision, precision)
         if accelerator is not None or self.ranks.count > 1:
             self.module.to(self.ranks.accelerator.device)
         self.ranks.same_weights(self.module)
@@ -147,26 +149,28 @@ class Learner:
             self.ranks.sum_gradients(self.params.values())
             return {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in self.params.items()}
 
+    def attach(self, rollout: Rollout, policy: Any, name: str = "ref_logps") -> Rollout:
+        """:func:`rewardkit.training.reference.attach_reference` in this learner's micro-batches and precision."""
+        return attach_reference(rollout, policy, name, micro_batch=self.micro_batch, precision=self.precision)
+
     def _accumulate(self, terms: tuple[Term, ...], *, scale: bool = True) -> tuple[dict[str, float], float]:
         if not terms:
             raise ValueError("a step needs at least one Term")
-        if self.dropout and self.micro_batch and any(t.spec.scope == "batch" for t in terms):
-            raise ValueError(
-                "an objective that couples the whole batch runs its micro-batches twice, and dropout would differ "
-                "between the two: set dropout=False or micro_batch=None"
-            )
         moved: dict[int, Any] = {}
         for t in terms:
             if t.data.mask.device != self.device and id(t.data) not in moved:
                 moved[id(t.data)] = t.data.to(self.device)
         terms = tuple(replace(t, data=moved[id(t.data)]) if id(t.data) in moved else t for t in terms)
         backward = (lambda x: self.scaler.scale(x).backward()) if scale else (lambda x: x.backward())
-        run = Accumulator(self.model, self.ranks, self.micro_batch, self._autocast, backward)
+        run = Accumulator(self.model, self.ranks, self.micro_batch, self.precision, backward)
+        twice = [t.name for t in terms if self.dropout and run.two_passes(t)]
+        if twice:
+            raise ValueError(
+                f"{', '.join(twice)} couples the whole batch, and its rows are divided among micro-batches or ranks: "
+                "they run twice, and dropout would differ between the two. Set dropout=False, or train in one process "
+                "with micro_batch=None"
+            )
         return run.run(terms)
-
-    def _autocast(self) -> torch.autocast:
-        dtype = PRECISIONS.get(self.precision)
-        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
     def _update(self, trained: float) -> dict[str, float]:
         """Clip, check and apply the accumulated gradient; the schedule advances whatever happens."""

@@ -1,13 +1,32 @@
-"""Which parts of a module are in training mode while a step runs."""
+"""How a model runs: the precision of its forward pass, and which parts are in training mode while a step runs."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from rewardkit.protocols import Model, Want
+from rewardkit.types import Rollout
+
+Precision = Literal["no", "bf16", "fp16"]
+PRECISIONS: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def forward(model: Model, rollout: Rollout, want: Sequence[Want], precision: Precision) -> dict[str, Tensor]:
+    """What ``model`` computes of a rollout under autocast to ``precision``, in single precision at least.
+
+    Whatever is compared with a learner's live tensors goes through here, in the learner's precision: two precisions
+    differ by rounding where the weights do not.
+    """
+    device, dtype = next((p.device.type for p in model.module.parameters()), "cpu"), PRECISIONS.get(precision)
+    with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
+        found = model.evaluate(rollout, want=tuple(want))
+    return {k: v.float() if v.dtype in PRECISIONS.values() else v for k, v in found.items()}
 
 
 def enable_checkpointing(module: nn.Module) -> None:
