@@ -29,6 +29,21 @@ def test_a_bad_row_stops_before_anything_is_written(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
+def test_a_finished_run_of_other_options_is_not_called_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "rm"
+    rows = [{"prompt": f"{i}:", "chosen": "yes", "rejected": "no"} for i in range(8)]
+    data.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    args = ["fit", str(data), "--model", "minilm", "--out", str(out), "--max-length", "16", "--epochs", "0.1"]
+    assert main(args) == 0
+    assert main([*args, "--resume"]) == 0
+    assert "is complete" in capsys.readouterr().out
+    for more in (["--lr", "0.5"], ["--dtype", "bfloat16"], ["--max-length", "17"]):
+        assert main([*args, *more, "--resume"]) == 2
+        assert f"{more[0][2:].replace('-', '_')} was" in capsys.readouterr().err
+
+
 @pytest.mark.data
 @pytest.mark.slow
 def test_real_comparisons_go_through_fit_and_eval(

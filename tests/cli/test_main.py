@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rewardkit.cli import main as frame
+from rewardkit.rewards.ops import TooManyErrorsError
 
 
 def command(monkeypatch, run, *, options=(), saved=None):
@@ -59,6 +60,19 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys):
     assert frame.main(["probe"]) == 2
     err = capsys.readouterr().err
     assert err == "rewardkit probe: data.jsonl:3: chosen is empty; remove the row\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ImportError("pip install it"), FloatingPointError("lower the rate"), TooManyErrorsError("mend the grader")],
+)
+def test_other_failures_that_a_user_can_mend_are_one_line_too(monkeypatch, capsys, error):
+    def run(args):
+        raise error
+
+    command(monkeypatch, run)
+    assert frame.main(["probe"]) == 2
+    assert capsys.readouterr().err == f"rewardkit probe: {error}\n"
 
 
 def test_debug_shows_the_traceback(monkeypatch):

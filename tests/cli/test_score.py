@@ -82,6 +82,47 @@ def test_a_killed_run_leaves_no_output_and_resumes_where_it_was(
     assert (tmp_path / "calls").read_text() == "x"
 
 
+def test_a_run_is_not_gone_on_with_under_another_reward(
+    tmp_path: Path, reward: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.py").write_text("def other(completions, **_):\n    return [0.0 for _ in completions]\n")
+    data, out = tmp_path / "d.jsonl", tmp_path / "scored.jsonl"
+    args = ["score", str(data), "--out", str(out), "--batch", "2"]
+    write(data, [*ROWS[:4], {"prompt": "p", "completion": "crash", "id": 9}])
+    assert main([*args, "--reward", reward]) == 130
+    other = f"{tmp_path / 'other.py'}:other"
+    assert main([*args, "--reward", other, "--resume"]) == 2
+    assert "reward was" in capsys.readouterr().err
+    assert not out.exists()
+    write(data, ROWS[:5])
+    assert main([*args, "--reward", reward, "--resume"]) == 0
+    assert main([*args, "--reward", reward, "--resume"]) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert main([*args, "--reward", other, "--resume"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("'?'", "6 errors, 0 missing); the first says: "), ("None", "0 errors, 6 missing)")]
+)
+def test_rows_of_which_none_was_scored_are_no_result(
+    tmp_path: Path, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.py").write_text(f"def bad(completions, **_):\n    return [{value} for _ in completions]\n")
+    args = ["score", write(tmp_path / "d.jsonl", ROWS), "--reward", f"{tmp_path / 'bad.py'}:bad"]
+    assert main([*args, "--out", str(tmp_path / "o.jsonl")]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("o.jsonl*"))
+
+
+@pytest.mark.parametrize(("column", "value", "rating"), [("label", False, 0.0), ("score", 3.5, 3.5)])
+def test_rows_with_a_grade_of_their_own_are_scored(
+    tmp_path: Path, reward: str, column: str, value: object, rating: float
+) -> None:
+    data, out = write(tmp_path / "d.jsonl", [{**r, column: value} for r in ROWS]), tmp_path / "o.jsonl"
+    assert main(["score", data, "--reward", reward, "--out", str(out)]) == 0
+    assert [(r["score"], r["rating"]) for r in read(out)] == [(i + 1.0, rating) for i in range(6)]
+
+
 def test_comparisons_are_pointed_to_eval(tmp_path: Path, reward: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(tmp_path / "d.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}])
     assert main(["score", data, "--reward", reward, "--out", str(tmp_path / "o.jsonl")]) == 2

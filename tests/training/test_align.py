@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rewardkit.data import split
 from rewardkit.policies.language import LanguagePolicy, train_tokenizer
-from rewardkit.training.align import Alignment, align, documents, imitated, whole_dialogue
-from rewardkit.types import Judgement, Sample
+from rewardkit.training import align as module
+from rewardkit.training.align import Alignment, MeanLogProb, align, documents, imitated, whole_dialogue
+from rewardkit.training.items import SEEN, prompt_digests, seen_by
+from rewardkit.types import Judgement, Rollout, Sample
 
 SIZE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -64,8 +67,102 @@ def test_sft_raises_the_likelihood_of_held_out_dialogues(tmp_path: Path) -> None
     assert later["nll"] < first["nll"] - 0.5
 
 
+@pytest.mark.parametrize("objective", ["sft", "dpo", "ipo", "simpo", "kto"])
+def test_judgements_count_by_their_weight_and_not_at_all_at_0(objective: str, tmp_path: Path) -> None:
+    def weights(items: list[Judgement], name: str) -> list[torch.Tensor]:
+        made = policy()
+        align(items, made, tmp_path / name, Alignment(objective, lr=1e-2, batch=8))
+        return [p.detach() for p in made.module.parameters()]
+
+    def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    absent = weights([j for i, j in enumerate(judged()) if i % 3], "absent")
+    unheard = weights([j if i % 3 else replace(j, weight=0.0) for i, j in enumerate(judged())], "unheard")
+    faint = weights([j if i % 3 else replace(j, weight=0.1) for i, j in enumerate(judged())], "faint")
+    assert equal(absent, unheard)
+    assert not equal(faint, weights(judged(), "loud"))
+
+
+def test_the_implicit_reward_is_that_of_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SimPO: beta times the mean log-prob; IPO: beta times the mean log-ratio; by default the loss's own beta."""
+    made = policy()
+    rollout = made.encode([Sample("0: ", "yes please"), Sample("0: ", "go")])
+    mean_B = made.evaluate(rollout)["logps"].detach().sum(-1) / rollout.mask.sum(-1)
+    torch.testing.assert_close(MeanLogProb(made, 2.0)(rollout).outcome, 2.0 * mean_B)
+    torch.testing.assert_close(MeanLogProb(made, 2.0, made.at("start"))(rollout).outcome, torch.zeros(2))
+    seen: list[tuple[float, bool]] = []
+
+    class Spy(MeanLogProb):
+        def __call__(self, rollout: Rollout, ctx: Any = None) -> Any:
+            seen.append((self.beta, self.reference is not None))
+            return super().__call__(rollout, ctx)
+
+    monkeypatch.setattr(module, "MeanLogProb", Spy)
+    for objective, beta in (("simpo", None), ("simpo", 0.5), ("ipo", None)):
+        align(judged(), policy(), tmp_path / f"{objective}-{beta}", Alignment(objective, beta=beta, epochs=0.1))
+    assert list(dict.fromkeys(seen)) == [(2.0, False), (0.5, False), (0.1, True)]
+
+
+def test_the_length_rule_is_chosen_on_training_pairs(tmp_path: Path) -> None:
+    """In training the longer one wins, in what is held out the shorter one."""
+    held = {j.items[0].prompt for j in split(judged(), {"held_out": 0.2})["held_out"]}
+    items = [j if j.items[0].prompt not in held else replace(j, rank=(1, 0)) for j in judged()]
+    found = align(items, policy(), tmp_path, Alignment("dpo", epochs=0.1))
+    assert (found["length_rule"], found["length_only"]) == ("longer", 0.0)
+
+
+def test_all_that_is_held_out_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Alignment("sft", epochs=0.1)
+    whole = align(judged(), policy(), tmp_path / "a", options)
+    monkeypatch.setattr(module, "SHOWN", 1)
+    some = align(judged(), policy(), tmp_path / "b", options)
+    assert some["nll"] == whole["nll"]
+    assert some["train_nll"] != whole["train_nll"]
+
+
+def test_a_prompt_that_the_policy_was_trained_on_is_not_held_out(tmp_path: Path) -> None:
+    quick = Alignment("sft", epochs=0.1)
+    align(judged(), policy(), tmp_path / "sft", quick)
+    seen = seen_by(tmp_path / "sft")
+    parts = split(judged(), {"held_out": 0.2, "train": 0.8})
+    assert seen == prompt_digests(parts["train"])
+    assert "0:" not in (tmp_path / "sft" / SEEN).read_text()
+    renamed = [replace(j, rank=(1, 0)) for j in reversed(judged())]
+    dpo = Alignment("dpo", epochs=0.1)
+    with pytest.raises(ValueError, match="has seen prompts"):
+        align(renamed, policy(), tmp_path / "dpo", replace(dpo, seed=1), seen=seen)
+    assert not (tmp_path / "dpo").exists()
+    more = [*renamed, Judgement((Sample("a: ", "yes"), Sample("a: ", "no")), rank=(0, 1))]
+    align(more, policy(), tmp_path / "dpo", dpo, seen=seen)
+    # A policy has seen what those before it have.
+    assert seen_by(tmp_path / "dpo") >= seen
+
+
+def test_a_run_killed_before_it_is_published_resumes_to_the_same_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    options = Alignment("dpo", lr=1e-2, batch=8)
+    whole = align(judged(), policy(), tmp_path / "whole", options)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "publish", killed)
+        with pytest.raises(KilledError):
+            align(judged(), policy(), tmp_path / "cut", options)
+    again = align(judged(), policy(), tmp_path / "cut", options, resume=True)
+    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+    assert (tmp_path / "cut/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+
+
 def test_bad_options_say_what_there_is() -> None:
     with pytest.raises(ValueError, match="sft or one of dpo"):
         Alignment("ppo")
     with pytest.raises(ValueError, match="held_out is a fraction"):
         Alignment(held_out=1.0)
+    with pytest.raises(ValueError, match="beta must be above 0"):
+        Alignment(beta=0.0)

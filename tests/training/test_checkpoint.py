@@ -98,6 +98,22 @@ def test_fresh_folder_starts_and_other_runs_are_refused(tmp_path: Path) -> None:
     assert checkpoints.resume_or_start({"learner": learner()}, settings={"seed": 0})["step"] == 1
 
 
+def test_the_best_and_the_last_are_read_without_the_rest(tmp_path: Path) -> None:
+    checkpoints, one = Checkpoints(tmp_path, best="gold"), learner()
+    assert checkpoints.last() == {"step": 0}
+    assert checkpoints.load_best("learner", one) is None
+    checkpoints.save(1, {"learner": learner(1.0), "critic": learner()}, metrics={"gold": 1.0})
+    checkpoints.save(2, {"learner": learner(2.0), "critic": learner()}, metrics={"gold": 0.0}, extra={"stopped": True})
+    state = torch.get_rng_state()
+    torch.rand(())
+    moved = torch.get_rng_state()
+    assert checkpoints.load_best("learner", one) == 1
+    assert one.module.logits[0, 0, 0].item() == 1.0
+    assert checkpoints.last() == {"step": 2, "stopped": True}
+    assert torch.equal(torch.get_rng_state(), moved)
+    assert not torch.equal(state, moved)
+
+
 def test_generators_continue_where_they_were(tmp_path: Path) -> None:
     checkpoints, one = Checkpoints(tmp_path), learner()
     checkpoints.save(1, {"learner": one})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,10 @@ def model(seed: int = 0) -> ScalarReward:
     )  # fmt: skip
     torch.manual_seed(seed)
     return ScalarReward(BertForSequenceClassification(config), tokenizer)
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
 
 
 def test_it_learns_reports_held_out_and_leaves_a_whole_folder(tmp_path: Path) -> None:
@@ -77,9 +83,6 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: p
     whole = model()
     fit_reward(judged(), whole, tmp_path / "whole", options)
 
-    class KilledError(Exception):
-        pass
-
     def killed(steps: Any, **_: Any) -> Any:
         for step in steps:
             if step.step == 7:
@@ -119,6 +122,87 @@ def test_early_stopping_looks_at_a_validation_part_of_the_training_side(tmp_path
     assert found.steps == 6
     parts = split(judged(), {"held_out": 0.2, "validation": 0.1, "train": 0.7}, 0)
     assert (found.train, found.held_out) == (len(parts["train"]), len(parts["held_out"]))
+
+
+def test_weight_0_is_as_if_the_comparison_were_not_there(tmp_path: Path) -> None:
+    judgements = judged()
+    some = [j for i, j in enumerate(judgements) if i % 3]
+    weighted = [j if i % 3 else replace(j, weight=0.0) for i, j in enumerate(judgements)]
+    one, two = model(), model()
+    found = [fit_reward(some, one, tmp_path / "a", QUICK), fit_reward(weighted, two, tmp_path / "b", QUICK)]
+    assert found[0].report == found[1].report
+    for mine, theirs in zip(one.module.parameters(), two.module.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_comparison_counts_by_its_weight(tmp_path: Path) -> None:
+    """The same pairs judged both ways: the way that weighs more is learned."""
+    both = [k for j in judged() for k in (j, replace(j, rank=(1, 0), weight=0.01))]
+    reward = model()
+    fit_reward(both, reward, tmp_path, QUICK)
+    scores = reward.score([Sample("7: ", "yes please"), Sample("7: ", "go away")]).outcome
+    assert scores is not None
+    assert float(scores[0] - scores[1]) > 1.0
+
+
+def test_dropout_depends_on_the_seed_and_leaves_the_callers_generator_alone(tmp_path: Path) -> None:
+    options, made = replace(QUICK, dropout=True), [model(), model(), model()]
+    for i, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(100 + i)
+        before = torch.get_rng_state()
+        fit_reward(judged(), made[i], tmp_path / str(i), replace(options, seed=seed))
+        assert torch.equal(torch.get_rng_state(), before)
+    first, same, other = ([p.detach() for p in m.module.parameters()] for m in made)
+    assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("options", [QUICK, RewardFit(lr=0.0, epochs=20, batch=8, patience=2, evaluate_every=2)])
+def test_a_run_killed_before_it_is_published_resumes_to_the_same_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: RewardFit
+) -> None:
+    whole = fit_reward(judged(), model(), tmp_path / "whole", options)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "publish", killed)
+        with pytest.raises(KilledError):
+            fit_reward(judged(), model(), tmp_path / "cut", options)
+    again = fit_reward(judged(), model(), tmp_path / "cut", options, resume=True)
+    assert replace(again, seconds=0.0) == replace(whole, seconds=0.0)
+    assert (tmp_path / "cut/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+
+
+def test_other_comparisons_or_another_backbone_are_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "publish", killed)
+        with pytest.raises(KilledError):
+            fit_reward(judged(), model(), tmp_path, QUICK, about={"model": "a"})
+    flipped = [replace(j, rank=(1, 0)) for j in judged()]
+    with pytest.raises(ValueError, match="data_digest was"):
+        fit_reward(flipped, model(), tmp_path, QUICK, about={"model": "a"}, resume=True)
+    with pytest.raises(ValueError, match="model was 'a' and is 'b'"):
+        fit_reward(judged(), model(), tmp_path, QUICK, about={"model": "b"}, resume=True)
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_gives_the_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"rewardkit\[wandb\]"):
+        fit_reward(judged(), model(), tmp_path, QUICK, also=("wandb",))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "comparison_rows", lambda units: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fit_reward(judged(), model(), tmp_path, QUICK)
+    assert fit_reward(judged(), model(), tmp_path, QUICK).report.accuracy.value > 0.9
 
 
 def test_too_few_comparisons_say_which_part_is_empty(tmp_path: Path) -> None:

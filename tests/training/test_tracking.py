@@ -33,6 +33,15 @@ def test_resuming_forgets_later_rows_and_a_torn_line(tmp_path: Path) -> None:
     assert [(r["step"], r["loss"]) for r in read_metrics(again.path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
 
 
+def test_the_row_that_ends_a_run_is_written_once(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, tensorboard=False)
+    tracker.log(2, {"loss": 0.5, "held_out/accuracy": 0.75})
+    for _ in range(2):  # the second time after a kill
+        tracker.resume(2)
+        tracker.conclude(2, {"held_out/accuracy": 0.5, "held_out/ece": 0.1})
+    assert [r.get("held_out/ece") for r in read_metrics(tracker.path)] == [None, 0.1]
+
+
 def test_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')

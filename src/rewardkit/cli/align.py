@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewardkit.loops.align import Reinforcement
+    from rewardkit.policies.language import LanguagePolicy
+    from rewardkit.training.align import Alignment
 
 NAME = "align"
 HELP = """train a policy
@@ -18,7 +22,10 @@ HELP = """train a policy
 
 --policy is a folder, a hub name, or scratch:SIZE (llama-1m, llama-4m, llama-10m, llama-25m): a new tokenizer and a new
 model, trained on the training dialogues alone. A fifth of the prompts is held out by --seed: use one seed for a chain
-of runs, or a later run holds out what an earlier one has seen."""
+of runs. A run that would hold out a prompt that its policy was trained on is refused.
+
+With --metric REWARD, a second reward that is measured on held-out prompts and never trained on, an online run publishes
+the weights where that is best. rollouts.html shows the outputs of the turn that was evaluated last."""
 
 OFFLINE = ("sft", "dpo", "ipo", "simpo", "kto")
 ONLINE = ("grpo", "dr_grpo", "rloo", "ppo", "reinforce_pp")
@@ -49,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=100, help="online: turns")
     parser.add_argument("--samples", type=int, help="online: outputs a prompt; default: the method's own")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="online: tokens of an output")
+    parser.add_argument("--metric", help="online: a reward to measure by, on held-out prompts; the best is published")
+    parser.add_argument("--evaluate-every", type=int, help="online: turns between evaluations; default: a tenth of all")
     parser.add_argument("--kl", type=float, help="online: coefficient of the KL in the loss; default: the method's own")
     parser.add_argument("--checkpoint-every", type=int, default=100, help="updates between two checkpoints")
     parser.add_argument("--device", help="cpu, cuda ...; default: cuda where there is one")
@@ -60,76 +69,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the summary."""
-    from rewardkit.cli.common import quiet_libraries
+    from rewardkit.cli.common import quiet_libraries, say
     from rewardkit.data import read, read_judgements, read_prompts
+    from rewardkit.loops.align import align_online
+    from rewardkit.rewards.load import load_reward
+    from rewardkit.training.align import align, documents, parts_of_data
+    from rewardkit.training.folder import finished
+    from rewardkit.training.items import seen_by
 
-    if args.objective in ONLINE and not args.reward:
-        raise ValueError(f"--objective {args.objective} needs --reward: what is optimised")
-    if args.objective in OFFLINE and args.reward:
-        raise ValueError(f"--objective {args.objective} learns from the data alone and takes no --reward")
+    online = args.objective in ONLINE
+    _check(args)
     quiet_libraries()
-    finished = Path(args.out) / "summary.json"
-    if args.resume and finished.is_file():
-        print(f"{finished} says that this run is complete")
+    options: Any = _reinforcement(args) if online else _alignment(args)
+    about = _about(args)
+    if args.resume and finished(Path(args.out), "summary.json", {**asdict(options), **about}):
+        say(f"{args.out}/summary.json says that this run is complete")
         return 0
-    _same_split(args)
     readers: dict[str, Any] = {"sft": read, **dict.fromkeys(OFFLINE[1:], read_judgements)}
     reader = readers.get(args.objective, read_prompts)(args.data, limit=args.limit, on_error=args.on_error)
     items = list(reader)
-    print(reader.report)
-    if args.objective in ONLINE:
-        summary = _online(items, args)
+    say(str(reader.report))
+    run_of: dict[str, Any] = {"about": about, "seen": seen_by(args.policy), "also": args.track, "resume": args.resume}
+    if online:
+        reward, metric = load_reward(args.reward), load_reward(args.metric) if args.metric else None
+        summary = align_online(items, _policy(args, []), reward, args.out, options, metric=metric, **run_of)
     else:
-        summary = _offline(items, args)
-    print(_said(summary, args))
+        texts = documents(parts_of_data(items, options)["train"]) if _scratch(args) else []
+        summary = align(items, _policy(args, texts), args.out, options, **run_of)
+    say(_said(summary, args))
     return 0
 
 
-def _same_split(args: argparse.Namespace) -> None:
-    """A policy that was trained on another split of the same data has seen what this run would hold out."""
-    kept = Path(args.policy) / "summary.json"
-    if not kept.is_file():
-        return
-    before = json.loads(kept.read_text(encoding="utf-8")).get("options", {})
-    now = {"seed": args.seed, "held_out": args.held_out}
-    if before.get("data") == args.data and any(before.get(k) != v for k, v in now.items()):
-        raise ValueError(
-            f"{args.policy} was trained on another split of {args.data} (seed {before.get('seed')}, held out "
-            f"{before.get('held_out')}) and has seen prompts that this run would hold out: use the same --seed and "
-            "--held-out"
-        )
+def _scratch(args: argparse.Namespace) -> bool:
+    """Whether --policy asks for a new model, and is no folder that happens to be called so."""
+    return bool(args.policy.partition(":")[0] == "scratch")
 
 
-def _policy(args: argparse.Namespace, texts: list[str]) -> Any:
-    from rewardkit.cli.common import device_of
-    from rewardkit.policies.language import LanguagePolicy, train_tokenizer
-
-    options: dict[str, Any] = {"truncation": "left", "lora": {"r": args.lora} if args.lora else None}
-    kind, _, size = args.policy.partition(":")
-    if kind != "scratch":
-        policy = LanguagePolicy.load(args.policy, device=device_of(args.device), max_length=args.max_length, **options)
-    else:
-        if not texts:
-            raise ValueError(
-                f"--policy {args.policy} trains a tokenizer on texts, and {args.data} holds none (messages?)"
-            )
-        tokenizer = train_tokenizer(texts, args.vocab_size)
-        policy = LanguagePolicy.scratch(
-            tokenizer, size or "llama-1m", length=args.max_length, seed=args.seed, **options
-        )
-        policy.module.to(device_of(args.device))
-    return policy
-
-
-def _offline(items: list[Any], args: argparse.Namespace) -> dict[str, Any]:
-    from rewardkit.training.align import Alignment, align, documents, parts_of_data
-
-    scratch = args.policy.startswith("scratch")
-    if scratch and args.objective != "sft":
+def _check(args: argparse.Namespace) -> None:
+    """Options that do not fit together are named before anything is read."""
+    if args.objective in ONLINE and not args.reward:
+        raise ValueError(f"--objective {args.objective} needs --reward: what is optimised")
+    for name in ("reward", "metric"):
+        if args.objective in OFFLINE and getattr(args, name):
+            raise ValueError(f"--objective {args.objective} learns from the data alone and takes no --{name}")
+    if _scratch(args) and args.objective != "sft":
         raise ValueError(
             f"--objective {args.objective} starts from a trained policy: first `rewardkit align --objective sft`"
         )
-    options = Alignment(
+
+
+def _about(args: argparse.Namespace) -> dict[str, Any]:
+    """What is of this run and not among the options of its training."""
+    names = ["data", "policy", "max_length", "lora", "vocab_size"]
+    names += ["reward", "metric"] if args.objective in ONLINE else []
+    return {name: getattr(args, name) for name in names}
+
+
+def _policy(args: argparse.Namespace, texts: list[str]) -> LanguagePolicy:
+    from rewardkit.cli.common import device_of
+    from rewardkit.policies.language import LanguagePolicy, train_tokenizer
+
+    lora = {"r": args.lora} if args.lora else None
+    options: dict[str, Any] = {"truncation": "left", "lora": lora, "seed": args.seed}
+    if not _scratch(args):
+        return LanguagePolicy.load(args.policy, device=device_of(args.device), max_length=args.max_length, **options)
+    if not texts:
+        raise ValueError(f"--policy {args.policy} trains a tokenizer on texts, and {args.data} holds none (messages?)")
+    size = args.policy.partition(":")[2] or "llama-1m"
+    policy = LanguagePolicy.scratch(train_tokenizer(texts, args.vocab_size), size, length=args.max_length, **options)
+    policy.module.to(device_of(args.device))
+    return policy
+
+
+def _alignment(args: argparse.Namespace) -> Alignment:
+    from rewardkit.training.align import Alignment
+
+    scratch = _scratch(args)
+    return Alignment(
         objective=args.objective,
         epochs=args.epochs if args.epochs is not None else (4.0 if scratch else 1.0),
         batch=args.batch,
@@ -141,97 +157,19 @@ def _offline(items: list[Any], args: argparse.Namespace) -> dict[str, Any]:
         micro_batch=args.micro_batch,
         checkpoint_every=args.checkpoint_every,
     )
-    policy = _policy(args, documents(parts_of_data(items, options)["train"]) if scratch else [])
-    about = {"data": args.data, "policy": args.policy, "max_length": args.max_length}
-    return align(items, policy, args.out, options, about=about, also=args.track, resume=args.resume)
 
 
-def _online(prompts: list[Any], args: argparse.Namespace) -> dict[str, Any]:
-    from rewardkit.data import split
-    from rewardkit.loops.online import online, parts_of
-    from rewardkit.loops.prompts import PromptSet
-    from rewardkit.objectives.methods import METHODS
-    from rewardkit.policies.language import Critic, Sampling
-    from rewardkit.rewards.base import describe
-    from rewardkit.rewards.load import load_reward
-    from rewardkit.training import Checkpoints, Learner, Tracker, progress
-    from rewardkit.training.align import default_lr
-    from rewardkit.training.folder import CHECKPOINTS, claim, publish
-    from rewardkit.types import Measure
+def _reinforcement(args: argparse.Namespace) -> Reinforcement:
+    from rewardkit.loops.align import Reinforcement
 
-    if args.policy.startswith("scratch"):
-        raise ValueError(
-            f"--objective {args.objective} starts from a trained policy: first `rewardkit align --objective sft`"
-        )
-    began, out, method = time.monotonic(), Path(args.out), METHODS[args.objective]
-    policy, reward = _policy(args, []), load_reward(args.reward)
-    parts = split(prompts, {"held_out": args.held_out, "train": 1 - args.held_out}, args.seed)
-    if not parts["train"] or not parts["held_out"]:
-        raise ValueError(
-            f"{len(prompts)} prompts do not fill a training and a held-out part: give more, or another --held-out"
-        )
-    made = parts_of(method) | {k: v for k, v in {"n": args.samples, "kl": args.kl}.items() if v is not None}
-    lr = args.lr or default_lr(policy, args.objective)
-    names = (
-        "objective",
-        "data",
-        "policy",
-        "reward",
-        "seed",
-        "held_out",
-        "batch",
-        "steps",
-        "max_new_tokens",
-        "max_length",
-    )
-    settings = {**{k: getattr(args, k) for k in names}, "lr": lr, "n": made["n"], "kl": made["kl"]}
-    claim(out, settings, resume=args.resume)
-    sampling = Sampling(max_new_tokens=args.max_new_tokens)
-    learner = Learner(policy, lr=lr, micro_batch=args.micro_batch)
-    if method.needs_critic:
-        made["critic"] = Learner(Critic.from_policy(policy, seed=args.seed), lr=lr, micro_batch=args.micro_batch)
+    same = {f.name: getattr(args, f.name) for f in fields(Reinforcement) if f.name != "n"}
+    return Reinforcement(n=args.samples, **same)
 
-    def proxy(model: Any) -> Measure:
-        """The reward that is optimised, on prompts that are not: what training inflates, and no measure of quality."""
-        from rewardkit.measures.intervals import average
 
-        scores = reward(model.sample(parts["held_out"][:64], 1, sampling=sampling, seed=args.seed))
-        values = scores.outcome[scores.ok].tolist() if scores.outcome is not None else []
-        return average(values, invalid=len(scores) - len(values))
-
-    with Tracker(out, also=args.track, config=settings) as tracker:
-        before = proxy(policy.at("start"))
-        turns = online(
-            learner,
-            PromptSet(parts["train"], seed=args.seed),
-            reward,
-            **made,
-            reference="start",
-            steps=args.steps,
-            batch=args.batch,
-            length=args.max_new_tokens,
-            sampling=sampling,
-            seed=args.seed,
-            checkpoint=Checkpoints(out / CHECKPOINTS, every=args.checkpoint_every),
-            tracker=tracker,
-        )
-        last: dict[str, float] = {}
-        for turn in progress(turns, total=args.steps, label=args.objective, show=lambda t: describe(t.scores)):
-            last = turn.metrics
-        after = proxy(policy)
-    summary = {
-        "held_out_proxy_before": before.value,
-        "held_out_proxy_after": after.value,
-        "held_out_proxy_n": after.n,
-        "last": {k: v for k, v in last.items() if isinstance(v, (int, float))},
-        "train": len(parts["train"]),
-        "held_out": len(parts["held_out"]),
-        "steps": args.steps,
-        "seconds": time.monotonic() - began,
-        "options": settings,
-    }
-    publish(out, policy.save, "summary.json", summary)
-    return summary
+def _moved(summary: dict[str, Any], name: str) -> str:
+    before, after = (summary[f"held_out_{name}_{when}"] for when in ("before", "after"))
+    shown = "unknown" if before is None else f"{before:.3f}"
+    return f"{name} reward on held-out prompts {shown} before, {after:.3f} after"
 
 
 def _said(summary: dict[str, Any], args: argparse.Namespace) -> str:
@@ -242,10 +180,9 @@ def _said(summary: dict[str, Any], args: argparse.Namespace) -> str:
             f"{summary['train_nll']:.3f}"
         )
     elif args.objective in ONLINE:
-        figures = (
-            f"proxy reward on held-out prompts {summary['held_out_proxy_before']:.3f} before, "
-            f"{summary['held_out_proxy_after']:.3f} after; it is what was optimised, and no measure of quality"
-        )
+        figures = f"{_moved(summary, 'proxy')}; it is what was optimised, and no measure of quality"
+        if args.metric:
+            figures += f"\n{_moved(summary, 'metric')}, at turn {summary['published']}, the best, which is published"
     elif summary.get("accuracy") is None:
         figures = "no comparisons are held out: no accuracy"
     else:

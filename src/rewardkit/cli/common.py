@@ -10,6 +10,14 @@ def device_of(name: str | None) -> str:
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def say(text: str) -> None:
+    """Print a line for the user, once where ``accelerate launch`` started several processes."""
+    from rewardkit.training.ranks import Ranks
+
+    if Ranks().main:
+        print(text)
+
+
 def quiet_libraries() -> None:
     """No progress bars and advice of transformers between ours; warnings and errors stay."""
     from transformers.utils import logging

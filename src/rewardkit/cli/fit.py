@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 
 from rewardkit.training.fit_reward import FittedReward, RewardFit, fit_reward
+from rewardkit.training.folder import finished
 
 NAME = "fit"
 HELP = "fit a reward model to comparisons, and say how it does on prompts held out"
@@ -60,18 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, and print the held-out report."""
-    from rewardkit.cli.common import device_of, quiet_libraries
+    from rewardkit.cli.common import device_of, quiet_libraries, say
     from rewardkit.data import read_judgements
     from rewardkit.rewards.learned.scalar import ScalarReward
 
     quiet_libraries()
-    finished = Path(args.out) / "fit.json"
-    if args.resume and finished.is_file():
-        print(f"{finished} says that this run is complete")
+    options = RewardFit(**{f.name: getattr(args, f.name) for f in fields(RewardFit)})
+    about = {"data": args.data, "model": args.model, "dtype": args.dtype, "max_length": args.max_length}
+    if args.resume and finished(Path(args.out), "fit.json", {**asdict(options), **about}):
+        say(f"{args.out}/fit.json says that this run is complete")
         return 0
     reader = read_judgements(args.data, limit=args.limit, on_error=args.on_error)
     judgements = list(reader)
-    print(str(reader.report))
+    say(str(reader.report))
     reward = ScalarReward.from_backbone(
         backbone(args.model),
         seed=args.seed,
@@ -79,9 +81,8 @@ def run(args: argparse.Namespace) -> int:
         device=device_of(args.device),
         max_length=args.max_length,
     )
-    options = RewardFit(**{f.name: getattr(args, f.name) for f in fields(RewardFit)})
-    found = fit_reward(judgements, reward, args.out, options, also=args.track, resume=args.resume)
-    print(_said(found, args))
+    found = fit_reward(judgements, reward, args.out, options, about=about, also=args.track, resume=args.resume)
+    say(_said(found, args))
     return 0
 
 

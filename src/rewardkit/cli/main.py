@@ -22,7 +22,7 @@ from rewardkit.cli.config import ConfigError, parse
 
 COMMANDS = {
     "demo": "the whole loop on an embedded world; ends with report.html and summary.json",
-    "fit": "a reward model from comparisons or labels",
+    "fit": "a reward model from comparisons",
     "score": "scores for rows of prompts and completions",
     "align": "a policy, optimised against a reward or on preference pairs",
     "eval": "how far a reward can be trusted: comparisons and benchmarks",
@@ -32,7 +32,9 @@ COMMANDS = {
 }
 """Commands with the line that ``rewardkit --help`` shows; their modules are not imported for it."""
 
-BAD_INPUT = (ConfigError, ValueError, KeyError, OSError)
+BAD_INPUT = (ConfigError, ValueError, KeyError, OSError, ImportError, FloatingPointError)
+"""What a user can mend; with these, a grader that failed too often (see :func:`_foreseen`)."""
+
 INTERRUPTED = 130
 
 
@@ -115,10 +117,20 @@ def _run(module: ModuleType, arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         raise
-    except BAD_INPUT as error:
-        if debug:
+    except Exception as error:
+        if debug or not _foreseen(error):
             raise
         return _complain(_one_line(error), module.NAME)
+
+
+def _foreseen(error: Exception) -> bool:
+    """Whether the error's message is all that a user needs, and a traceback would hide it."""
+    if isinstance(error, BAD_INPUT):
+        return True
+    # Imported here: it brings torch along, which `rewardkit --help` does without.
+    from rewardkit.rewards.ops import TooManyErrorsError
+
+    return isinstance(error, TooManyErrorsError)
 
 
 def _saved(module: ModuleType, args: argparse.Namespace | None) -> str:

@@ -6,20 +6,24 @@ import argparse
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rewardkit.types import Sample, Scores
+from rewardkit.types import Judgement, Sample, Scores
 
 NAME = "score"
 HELP = """score rows of prompts and completions
 
 Each line of the output is the row with score (null where there is none), status (ok, error, missing), why (a grader's
 message) and parts (the components of a composed reward). Rows are written as they are scored, to FILE.partial, which
-becomes FILE when all are done; --resume goes on with what FILE.partial holds."""
+becomes FILE when all are done; --resume goes on with what FILE.partial holds. FILE.options says by which command. A row
+that comes with a label or score of its own keeps it as rating."""
 
 STATUS = ("ok", "error", "missing")
+"""Names of the statuses of :class:`rewardkit.types.Scores`, by their number."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,33 +43,48 @@ def run(args: argparse.Namespace) -> int:
     """Score, writing line by line."""
     from rewardkit.cli.common import quiet_libraries
     from rewardkit.data import read
+    from rewardkit.data.whole import write_json
     from rewardkit.rewards.load import load_reward
+    from rewardkit.rewards.ops import TooManyErrorsError
+    from rewardkit.training.folder import same_options
     from rewardkit.training.progress import progress
 
     quiet_libraries()
     out = Path(args.out)
     if not args.out.endswith(".jsonl"):
         raise ValueError(f"--out must end with .jsonl, not {args.out!r}")
-    if out.is_file() and args.resume:
+    partial, kept = out.with_name(out.name + ".partial"), out.with_name(out.name + ".options")
+    settings = {name: getattr(args, name) for name in ("data", "reward", "batch")}
+    if args.resume and kept.is_file():
+        same_options(kept, settings)
+    if args.resume and out.is_file() and not partial.is_file():
         print(f"{out} is complete")
         return 0
-    partial = out.with_name(out.name + ".partial")
-    done = _whole_lines(partial) if args.resume else 0
     reward = load_reward(args.reward)
+    write_json(kept, settings)
+    before = _whole_rows(partial) if args.resume else []
+    done, counts = len(before), Counter(row["status"] for row in before)
+    first = next((row["why"] for row in before if "why" in row), None)
     reader = read(args.data, limit=args.limit, on_error=args.on_error, keep_duplicates=True)
     samples = progress(itertools.islice(_samples(reader, args.data), done, None), label="rows")
-    counts = [0, 0, 0]
-    out.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("a" if args.resume else "w", encoding="utf-8") as file:
         for scored in score_stream(reward, samples, batch=args.batch):
             for sample, row in scored:
                 file.write(json.dumps({**_columns(sample), **row}, ensure_ascii=False) + "\n")
-                counts[STATUS.index(row["status"])] += 1
+                counts[row["status"]] += 1
+                first = first or row.get("why")
             file.flush()
-    os.replace(partial, out)
     print(reader.report)
-    failed = f", {counts[1]} errors, {counts[2]} missing" if counts[1] + counts[2] else ""
-    print(f"{out}: {counts[0]} scored{failed}" + (f", {done} were there" if done else ""))
+    if not counts["ok"]:
+        partial.unlink()
+        kept.unlink()
+        raise TooManyErrorsError(
+            f"{args.reward} scored none of the rows of {args.data} ({counts['error']} errors, {counts['missing']} "
+            f"missing){f'; the first says: {first}' if first else ''}. {out} is not written: mend the reward"
+        )
+    os.replace(partial, out)
+    failed = f", {counts['error']} errors, {counts['missing']} missing" if counts["error"] + counts["missing"] else ""
+    print(f"{out}: {counts['ok']} scored{failed}" + (f", {done} were there" if done else ""))
     return 0
 
 
@@ -111,6 +130,9 @@ def _number(scores: Scores, row: int) -> float | None:
 
 def _samples(items: Iterator[Any] | Any, name: str) -> Iterator[Sample]:
     for item in items:
+        if isinstance(item, Judgement) and len(item.items) == 1:
+            sample, rating = item.items[0], item.rating
+            item = sample if rating is None else replace(sample, hidden={**sample.hidden, "rating": rating[0]})
         if not isinstance(item, Sample) or item.output is None:
             raise ValueError(
                 f"{name}: rows with prompt and completion (or messages) are wanted; comparisons are for `rewardkit "
@@ -125,12 +147,12 @@ def _columns(sample: Sample) -> dict[str, Any]:
     return found if sample.ended == "done" else found | {"ended": sample.ended}
 
 
-def _whole_lines(path: Path) -> int:
-    """Lines that a killed run wrote whole; a last one that was cut off is removed."""
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows that a killed run wrote whole; a last one that was cut off is removed."""
     if not path.is_file():
-        return 0
+        return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         path.write_bytes(whole)
-    return whole.count(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]

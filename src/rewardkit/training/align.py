@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 from rewardkit.data.reader import best as best_of
 from rewardkit.data.rows import attach, comparison_rows, labelled_rows, places
 from rewardkit.data.split import split
-from rewardkit.measures.masked import masked_sum
+from rewardkit.measures.masked import masked_mean, masked_sum
 from rewardkit.measures.pairs import PairReport, summarise
+from rewardkit.needs import Column
 from rewardkit.objectives.base import Loss
 from rewardkit.objectives.imitation import sft
 from rewardkit.objectives.preference import dpo, ipo, kto, simpo
@@ -27,19 +29,23 @@ from rewardkit.rewards.learned.implicit import ImplicitReward
 from rewardkit.rewards.scoring import compare
 from rewardkit.training.checkpoint import Checkpoints
 from rewardkit.training.fit import fit
-from rewardkit.training.folder import CHECKPOINTS, claim, publish, updates_left
+from rewardkit.training.fit_reward import length_rule
+from rewardkit.training.folder import CHECKPOINTS, publish, run_in, updates_left
+from rewardkit.training.items import check_unseen, counted, data_digest, prompt_digests, write_seen
 from rewardkit.training.learner import Learner
 from rewardkit.training.progress import progress
 from rewardkit.training.reference import attach_reference
-from rewardkit.training.tracking import Tracker
 from rewardkit.types import Judgement, Rollout, Sample, Scores
 
 PREFERENCES: dict[str, Callable[..., Loss]] = {"dpo": dpo, "ipo": ipo, "simpo": simpo, "kto": kto}
+AVERAGED = ("ipo", "simpo")
+"""Objectives whose implicit reward is a mean over the tokens of the completion, not a sum."""
+
 SMALL = 50_000_000
 """Weights below which a model needs, and stands, larger steps."""
 
 SHOWN = 500
-"""Training comparisons on which the training accuracy is measured."""
+"""Training comparisons, or samples, on which the training accuracy, or likelihood, is measured."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ class Alignment:
             raise ValueError(f"objective must be sft or one of {', '.join(PREFERENCES)}, not {self.objective!r}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is a fraction between 0 and 1, not {self.held_out}")
+        if self.beta is not None and not self.beta > 0:
+            raise ValueError(f"beta must be above 0, not {self.beta}")
 
 
 def default_lr(policy: LanguagePolicy, objective: str) -> float:
@@ -82,12 +90,12 @@ def default_lr(policy: LanguagePolicy, objective: str) -> float:
 
 
 def parts_of_data(items: Sequence[Any], options: Alignment) -> dict[str, list[Any]]:
-    """Training and held-out items; a prompt is on one side alone.
+    """Training and held-out items; a prompt is on one side alone, and what has weight 0 on none.
 
     Raises:
         ValueError: if a side is empty.
     """
-    parts = split(items, {"held_out": options.held_out, "train": 1 - options.held_out}, options.seed)
+    parts = split(counted(items), {"held_out": options.held_out, "train": 1 - options.held_out}, options.seed)
     for name, part in parts.items():
         if not part:
             raise ValueError(f"of {len(items)} rows none is in the part {name!r}: give more data, or another held_out")
@@ -125,33 +133,45 @@ def align(
     out: str | Path,
     options: Alignment,
     *,
+    seen: Collection[str] = (),
     about: Mapping[str, Any] | None = None,
     also: Sequence[str] = (),
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train a policy on the training prompts' items and say how it does on the held-out ones.
 
-    ``out`` gets the model (loadable by transformers), ``summary.json``, ``metrics.jsonl`` and TensorBoard's files.
+    ``out`` gets the model (loadable by transformers), ``summary.json``, ``metrics.jsonl``, TensorBoard's files, and
+    digests of the prompts that the policy was trained on.
+
+    A judgement counts by its ``weight``; one of weight 0 is as if it were not there. Its ``strength`` is not used: a
+    margin is ``partial(dpo, margin=Column("strength", of="better"))``, with :func:`rewardkit.training.fit.fit`.
 
     Args:
         items: comparisons; for ``sft`` samples will do as well, for ``kto`` labelled rows too.
         policy: its weights are changed. The reference of a preference loss is what they are now.
-        out, also, resume: as in :func:`rewardkit.training.fit_reward.fit_reward`. about: put into the summary.
+        seen: digests of the prompts that the policy was trained on before
+            (:func:`rewardkit.training.items.seen_by`).
+        out, about, also, resume: as in :func:`rewardkit.training.fit_reward.fit_reward`.
 
     Returns:
         The summary. For ``sft``: negative log-likelihood a token. For preferences: held-out accuracy of the implicit
         reward with its interval, the length rule's, and the accuracy on training pairs, which shows the over-fit.
+
+    Raises:
+        ValueError: if a held-out prompt is among ``seen``, for a folder with another run, or other options, data or
+            ``about`` than the resumed run had.
+        ImportError: for a service of ``also`` that is not installed.
     """
     began, out = time.monotonic(), Path(out)
     lr = default_lr(policy, options.objective) if options.lr is None else options.lr
-    settings = {**asdict(options), "lr": lr, "rows": len(items), **(about or {})}
+    settings = {**asdict(options), "rows": len(items), "data_digest": data_digest(items), **(about or {})}
     parts = parts_of_data(items, options)
-    claim(out, settings, resume=resume)
+    check_unseen(seen, parts["held_out"], policy.name)
     learner = Learner(policy, lr=lr, schedule="linear", warmup=0.1, micro_batch=options.micro_batch)
-    checkpoints = Checkpoints(out / CHECKPOINTS, every=options.checkpoint_every)
     imitates = options.objective == "sft"
     data = _imitation(parts["train"], policy, options) if imitates else _preferences(parts["train"], policy, options)
-    with Tracker(out, also=also, config=settings) as tracker:
+    with run_in(out, settings, ranks=learner.ranks, also=also, resume=resume) as tracker:
+        checkpoints = Checkpoints(out / CHECKPOINTS, every=options.checkpoint_every)
         steps = fit(
             learner,
             **data,
@@ -165,34 +185,52 @@ def align(
         for _ in progress(steps, total=total, label=options.objective, show=lambda s: {"loss": s.metrics["loss"]}):
             pass
         found = _likelihoods(parts, policy, options) if imitates else _implicit(parts, policy, options)
-        numbers = {k: v for k, v in found.items() if isinstance(v, (int, float))}
-        tracker.log(learner.steps, {f"held_out/{k}": v for k, v in numbers.items()})
+        if tracker is not None:
+            numbers = {f"held_out/{k}": v for k, v in found.items() if isinstance(v, (int, float))}
+            tracker.conclude(learner.steps, numbers)
     summary = {
         **found,
         "train": len(parts["train"]),
         "held_out": len(parts["held_out"]),
         "steps": learner.steps,
+        "lr": lr,
         "parameters": policy.parameters,
         "seconds": time.monotonic() - began,
         "options": settings,
     }
-    publish(out, policy.save, "summary.json", summary)
+
+    def save(folder: Path) -> None:
+        policy.save(folder)
+        write_seen(folder, prompt_digests(parts["train"]) | set(seen))
+
+    publish(out, save, "summary.json", summary, ranks=learner.ranks)
     return summary
 
 
 def _imitation(items: Sequence[Any], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
-    def encode(units: list[Sample]) -> Rollout:
-        return policy.encode([whole_dialogue(s, policy) if options.dialogue else s for s in units])
+    units = [(s, item.weight if isinstance(item, Judgement) else 1.0) for item in items for s in imitated([item])]
 
-    return {"data": imitated(items), "encode": encode, "objective": sft}
+    def encode(chunk: list[tuple[Sample, float]]) -> Rollout:
+        rollout = policy.encode([whole_dialogue(s, policy) if options.dialogue else s for s, _ in chunk])
+        return rollout.with_tensors(weight=torch.tensor([w for _, w in chunk], device=rollout.mask.device))
+
+    return {"data": units, "encode": encode, "objective": partial(sft, weight=Column("weight"))}
+
+
+def _beta(options: Alignment) -> float:
+    """The beta that was given, or the preference loss's own."""
+    if options.beta is not None:
+        return options.beta
+    return float(inspect.signature(PREFERENCES[options.objective]).parameters["beta"].default)
 
 
 def _preferences(items: Sequence[Any], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
-    objective = PREFERENCES[options.objective]
-    if options.beta is not None:
-        objective = partial(objective, beta=options.beta)
-    reference = policy.at("start")
     labelled = options.objective == "kto"
+    weights = {"weight": Column("weight", of="better")}
+    if labelled:
+        weights = {"desirable": Column("weight"), "undesirable": Column("weight")}
+    objective = partial(PREFERENCES[options.objective], beta=_beta(options), **weights)
+    reference = policy.at("start")
     units = _thumbs(items) if labelled else list(items)
 
     def encode(chunk: list[Judgement]) -> Rollout:
@@ -213,44 +251,52 @@ def _thumbs(items: Sequence[Judgement]) -> list[Judgement]:
             found.append(item)
             continue
         at = places(item)
-        found += [Judgement((s,), rating=(float(p == 0),)) for s, p in zip(item.items, at, strict=True)]
+        thumbs = zip(item.items, at, strict=True)
+        found += [Judgement((s,), rating=(float(p == 0),), weight=item.weight) for s, p in thumbs]
     return found
 
 
 class MeanLogProb(RewardBase):
-    """SimPO's implicit reward: the mean log-probability a token of the completion."""
+    """The implicit reward of losses that average: ``beta`` times the mean log-probability a token of the completion.
 
-    def __init__(self, policy: LanguagePolicy) -> None:
-        self.policy, self.name = policy, "mean_logp"
+    Args:
+        policy: seen live. beta: of the loss, reward units a nat.
+        reference: for IPO; the mean is then of the log-ratio. SimPO has none.
+    """
+
+    def __init__(self, policy: LanguagePolicy, beta: float, reference: LanguagePolicy | None = None) -> None:
+        self.policy, self.beta, self.reference, self.name = policy, beta, reference, "mean_logp"
 
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         """Scores of the samples, encoded anew."""
         with torch.no_grad(), evaluating(self.policy.module):
             own = self.policy.encode(rollout.samples)
             logps_BT = self.policy.evaluate(own)["logps"]
-        return Scores(masked_sum(logps_BT, own.mask) / own.mask.sum(-1).clamp(min=1))
+            if self.reference is not None:
+                logps_BT = logps_BT - self.reference.evaluate(own)["logps"]
+        return Scores(self.beta * masked_mean(logps_BT, own.mask))
 
 
 def _implicit(parts: Mapping[str, list[Any]], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
     """Accuracy of the implicit reward on held-out and on training pairs."""
-    reward: RewardBase = (
-        MeanLogProb(policy)
-        if options.objective == "simpo"
-        else ImplicitReward(policy, policy.at("start"), beta=options.beta or 0.1)
-    )
+    reward: RewardBase
+    if options.objective in AVERAGED:
+        reward = MeanLogProb(policy, _beta(options), None if options.objective == "simpo" else policy.at("start"))
+    else:
+        reward = ImplicitReward(policy, policy.at("start"), beta=_beta(options))
     pairs = {name: [j for j in part if len(j.items) > 1] for name, part in parts.items()}
     if not pairs["held_out"]:
         return {"accuracy": None}
-    report: PairReport = summarise(compare(reward, pairs["held_out"]))
+    report: PairReport = summarise(compare(reward, pairs["held_out"]), rule=length_rule(pairs["train"]))
     train = summarise(compare(reward, pairs["train"][:SHOWN]))
     return {**report.flat(), "train_accuracy": train.accuracy.value, "train_accuracy_n": train.accuracy.n}
 
 
 def _likelihoods(parts: Mapping[str, list[Any]], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
-    """Negative log-likelihood a token, held out and in training."""
+    """Negative log-likelihood a token, of all that is held out and of some that was trained on."""
     found: dict[str, Any] = {}
-    for name, side in (("held_out", "nll"), ("train", "train_nll")):
-        samples = imitated(parts[name])[:SHOWN]
+    sides = {"nll": imitated(parts["held_out"]), "train_nll": imitated(parts["train"])[:SHOWN]}
+    for side, samples in sides.items():
         samples = [whole_dialogue(s, policy) if options.dialogue else s for s in samples]
         with torch.no_grad(), evaluating(policy.module):
             rollout = policy.encode(samples)

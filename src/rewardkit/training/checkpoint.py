@@ -170,7 +170,7 @@ class Checkpoints:
                 rated.append((-value if self.mode == "max" else value, step, path))
         return min(rated)[2] if rated else None
 
-    def load(self, path: Path, parts: Mapping[str, Stateful], *, rng: bool = True) -> dict[str, Any]:
+    def load(self, path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any]:
         """Put a checkpoint into ``parts``.
 
         Returns:
@@ -179,17 +179,32 @@ class Checkpoints:
         Raises:
             ValueError: if it holds other parts.
         """
-        rest = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        rest = _state(path)
         if set(rest["parts"]) != set(parts):
             raise ValueError(f"{path} holds {sorted(rest['parts'])}, this run has {sorted(parts)}: it is another run's")
         for name, part in parts.items():
-            state = dict(rest["parts"][name])
-            file = path / f"{name}.safetensors"
-            if file.is_file():
-                state["weights"] = load_file(file)
-            part.load_state_dict(state)
-        if rng:
-            set_rng_state(rest["rng"])
+            part.load_state_dict(_of_part(path, rest, name))
+        set_rng_state(rest["rng"])
+        return self._extra(path, rest)
+
+    def load_best(self, name: str, part: Stateful) -> int | None:
+        """Put one part of the best checkpoint into ``part``, and leave the generators alone.
+
+        Returns:
+            the checkpoint's step; ``None``, and nothing is loaded, if no checkpoint has the metric ``best``.
+        """
+        path = self.best()
+        if path is None:
+            return None
+        part.load_state_dict(_of_part(path, _state(path), name))
+        return int(self.manifest(path)["step"])
+
+    def last(self) -> dict[str, Any]:
+        """What the last checkpoint says beside its parts: its ``extra`` with ``step``; ``{"step": 0}`` if none is."""
+        path = self.latest()
+        return {"step": 0} if path is None else self._extra(path, _state(path))
+
+    def _extra(self, path: Path, rest: Mapping[str, Any]) -> dict[str, Any]:
         return {**rest["extra"], "step": int(self.manifest(path)["step"])}
 
     def resume_or_start(
@@ -212,8 +227,7 @@ class Checkpoints:
         if path is None:
             return {"step": 0}
         if settings is not None:
-            extra = torch.load(path / STATE, map_location="cpu", weights_only=True)["extra"]
-            before = extra.get("settings", {})
+            before = self.last().get("settings", {})
             odd = {k: (before[k], v) for k, v in settings.items() if k in before and before[k] != v}
             if odd:
                 said = ", ".join(f"{k} was {a!r} and is {b!r}" for k, (a, b) in odd.items())
@@ -231,6 +245,17 @@ class Checkpoints:
         """Remove what a crash left half written."""
         for path in self.folder.glob(".writing-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """What stands beside the weights of a checkpoint."""
+    return dict(torch.load(path / STATE, map_location="cpu", weights_only=True))
+
+
+def _of_part(path: Path, rest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The whole state of one part, weights included."""
+    file = path / f"{name}.safetensors"
+    return {**rest["parts"][name], **({"weights": load_file(file)} if file.is_file() else {})}
 
 
 def _sync(path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import torch
 
 from rewardkit.data.batches import shuffled
 from rewardkit.objectives.base import Loss, Reduce
@@ -61,8 +64,8 @@ def fit(
 ) -> Iterator[FitStep]:
     """Fit on fixed data, as an iterator of updates.
 
-    The order of the data is a function of seed and epoch, so a run that was killed goes on from its last checkpoint
-    at the same batch, to the same curve.
+    The order of the data is a function of seed and epoch, and dropout one of seed, step and rank, so a run that was
+    killed goes on from its last checkpoint at the same batch, to the same curve.
 
     Args:
         learner: what is fitted. Where its schedule needs ``total_steps`` and has none, this run's is taken.
@@ -70,7 +73,8 @@ def fit(
             with ``encode``, which makes a rollout of a list of them when they are needed.
         objective: the loss; or ``terms``, a function from a batch to several terms.
         epochs, batch: walks over the data; units an update, over all ranks. The last batch of a walk may be smaller.
-        reduce, length: see :class:`rewardkit.training.term.Term`.
+        reduce, length: see :class:`rewardkit.training.term.Term`. shuffle: or walk the data as they stand.
+        seed: of the order and of dropout; torch's own generators are left as they were.
         evaluate: held-out metrics of the model. evaluate_every: updates between two calls, default an epoch; the last
             update is evaluated as well.
         best, mode, patience: stop when the metric ``best`` has not improved in that many evaluations.
@@ -113,8 +117,9 @@ def fit(
         mine = order[1][first:last][learner.ranks.index :: learner.ranks.count]
         rows = _batch(data, units, mine, encode)
         wanted = terms(rows) if terms is not None else [_term(rows, objective, reduce, length)]
-        metrics, found = learner.step(*wanted), None
         done += 1
+        with _own_chance(learner, seed, done):
+            metrics, found = learner.step(*wanted), None
         metrics["epoch"] = done / len(spans)
         if evaluate is not None and (done == total or done % every == 0):
             found = as_measures(evaluate(learner.model))
@@ -131,6 +136,18 @@ def fit(
                 extra = {"settings": settings, "top": top, "stale": stale, "stopped": stopped}
                 checkpoint.save(done, {"learner": learner}, extra=extra, metrics=flat(found or {}))
         yield FitStep(done, total, done / len(spans), metrics, found, stopped)
+
+
+@contextmanager
+def _own_chance(learner: Learner, seed: int, step: int) -> Iterator[None]:
+    """Where dropout is on, generators that depend on the seed, the step and the rank alone."""
+    if not learner.dropout:
+        yield
+        return
+    devices = range(torch.cuda.device_count()) if learner.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed((seed * 1_000_003 + step) * 4099 + learner.ranks.index)
+        yield
 
 
 def _check(

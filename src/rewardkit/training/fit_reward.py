@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from rewardkit.data.rows import attach, comparison_rows
 from rewardkit.data.split import split
 from rewardkit.measures.length import Rule, best_rule
 from rewardkit.measures.pairs import PairReport, summarise
+from rewardkit.needs import Column
 from rewardkit.objectives.reward import bradley_terry
 from rewardkit.registry import entry
 from rewardkit.rewards.learned.scalar import ScalarReward
 from rewardkit.rewards.scoring import better_pairs, compare
 from rewardkit.training.checkpoint import Checkpoints
 from rewardkit.training.fit import fit
-from rewardkit.training.folder import CHECKPOINTS, claim, publish, updates_left
+from rewardkit.training.folder import CHECKPOINTS, publish, run_in, updates_left
+from rewardkit.training.items import counted, data_digest
 from rewardkit.training.learner import Learner
 from rewardkit.training.progress import progress
-from rewardkit.training.tracking import Tracker
 from rewardkit.types import Judgement, Measure, Rollout
 
 VALIDATION = 0.1
@@ -40,7 +42,7 @@ class RewardFit:
         epochs: walks over the training comparisons. batch: comparisons an update.
         lr, weight_decay, warmup: of AdamW; the rate rises over the fraction ``warmup`` and falls linearly to 0.
         dropout: whether the backbone's own dropout is on while it trains.
-        held_out: fraction of the prompts that is held out. seed: of the split and of the order.
+        held_out: fraction of the prompts that is held out. seed: of the split, of the order and of dropout.
         micro_batch: rows a forward pass; it changes speed and memory, never the result.
         patience, evaluate_every: stop when the accuracy on a validation tenth of the prompts, taken from the training
             side, has not risen in ``patience`` looks, one every ``evaluate_every`` updates; the best weights are kept.
@@ -97,10 +99,15 @@ def fit_reward(
     out: str | Path,
     options: RewardFit | None = None,
     *,
+    about: Mapping[str, Any] | None = None,
     also: Sequence[str] = (),
     resume: bool = False,
 ) -> FittedReward:
     """Fit ``reward`` by Bradley-Terry on comparisons and evaluate it on held-out prompts.
+
+    A comparison counts by its ``weight``; one of weight 0 is as if it were not there, held out or not. Its
+    ``strength`` is not used: a margin is ``partial(bradley_terry, margin=Column("strength", of="better"))``, with
+    :func:`rewardkit.training.fit.fit`.
 
     ``out`` gets the checkpoint (loadable by transformers), ``fit.json``, ``metrics.jsonl`` and TensorBoard's files.
     The checkpoint appears when the run is complete; until then ``out/checkpoints`` holds what a resumed run needs.
@@ -109,10 +116,13 @@ def fit_reward(
         judgements: pairs or k-way; a comparison without a better and a worse side trains nothing.
         reward: with a new head, or one to go on with. Its weights are changed.
         out: a new folder, or that of the run to resume. options: default: :class:`RewardFit`.
+        about: what else is of this run, such as the backbone's name; put into ``fit.json``.
         also: ``wandb``, ``trackio``. resume: go on with the run in ``out``.
 
     Raises:
-        ValueError: for too few comparisons, a folder with another run, or other options than the resumed run had.
+        ValueError: for too few comparisons, a folder with another run, or other options, comparisons or ``about``
+            than the resumed run had.
+        ImportError: for a service of ``also`` that is not installed.
 
     >>> import tempfile
     >>> from transformers import BertConfig, BertForSequenceClassification
@@ -128,9 +138,10 @@ def fit_reward(
     1.0
     """
     began, options, out = time.monotonic(), options or RewardFit(), Path(out)
+    judgements = counted(judgements)
     parts = _parts(judgements, options)
-    settings = {**asdict(options), "comparisons": len(judgements), "max_length": reward.max_length}
-    claim(out, settings, resume=resume)
+    same = {"comparisons": len(judgements), "data_digest": data_digest(judgements), "max_length": reward.max_length}
+    settings = {**asdict(options), **same, **(about or {})}
     learner = Learner(
         reward,
         lr=options.lr,
@@ -142,9 +153,7 @@ def fit_reward(
     )
     early = options.patience is not None
     best = "accuracy" if early else None
-    checkpoints = Checkpoints(
-        out / CHECKPOINTS, every=options.evaluate_every if early else options.checkpoint_every, best=best
-    )
+    every = options.evaluate_every if early else options.checkpoint_every
 
     def encode(units: list[Judgement]) -> Rollout:
         # Neighbours of like length share a forward pass; the gradient does not depend on the order.
@@ -155,12 +164,14 @@ def fit_reward(
     def validate(_: Any) -> dict[str, Measure]:
         return {"accuracy": summarise(compare(reward, parts["validation"])).accuracy}
 
-    step, stopped = 0, False
-    with Tracker(out, also=also, config=settings) as tracker:
+    with run_in(out, settings, ranks=learner.ranks, also=also, resume=resume) as tracker:
+        checkpoints = Checkpoints(out / CHECKPOINTS, every=every, best=best)
+        before = checkpoints.last()
+        step, stopped = int(before["step"]), bool(before.get("stopped", False))
         steps = fit(
             learner,
             parts["train"],
-            bradley_terry,
+            partial(bradley_terry, weight=Column("weight", of="better")),
             encode=encode,
             epochs=options.epochs,
             batch=options.batch,
@@ -175,12 +186,13 @@ def fit_reward(
         total = updates_left(options.epochs * math.ceil(len(parts["train"]) / options.batch), checkpoints)
         for done in progress(steps, total=total, label="fit", show=lambda s: {"loss": s.metrics["loss"]}):
             step, stopped = done.step, done.stopped
-        kept = checkpoints.best() if early else None
-        if kept is not None:
-            checkpoints.load(kept, {"learner": learner}, rng=False)
-        report = summarise(compare(reward, parts["held_out"]), rule=_length_rule(parts["train"]))
-        step = step or learner.steps
-        tracker.log(step, {f"held_out/{k}": v for k, v in report.flat().items() if isinstance(v, (int, float))})
+        learner.ranks.wait()
+        if early:
+            checkpoints.load_best("learner", learner)
+        report = summarise(compare(reward, parts["held_out"]), rule=length_rule(parts["train"]))
+        if tracker is not None:
+            numbers = {f"held_out/{k}": v for k, v in report.flat().items() if isinstance(v, (int, float))}
+            tracker.conclude(step, numbers)
     found = FittedReward(
         report=report,
         train=len(parts["train"]),
@@ -190,8 +202,9 @@ def fit_reward(
         truncated=_truncated(reward, parts["held_out"]),
         seconds=time.monotonic() - began,
     )
-    numbers = {k: getattr(found, k) for k in ("train", "held_out", "steps", "stopped", "truncated", "seconds")}
-    publish(out, reward.save, "fit.json", {**found.report.flat(), **numbers, "options": settings})
+    said = {k: getattr(found, k) for k in ("train", "held_out", "steps", "stopped", "truncated", "seconds")}
+    summary = {**found.report.flat(), **said, "options": settings}
+    publish(out, reward.save, "fit.json", summary, ranks=learner.ranks)
     return found
 
 
@@ -209,14 +222,14 @@ def _parts(judgements: Sequence[Judgement], options: RewardFit) -> dict[str, lis
     return parts
 
 
-def _length_rule(judgements: Sequence[Judgement]) -> Rule:
-    """The length rule that is right more often on the training pairs."""
+def length_rule(judgements: Sequence[Judgement]) -> Rule:
+    """The length rule that is right more often on these comparisons, the training ones."""
     sizes = [
         (characters(j.items[i].output), characters(j.items[k].output))
         for j in judgements
         for i, k in better_pairs(j)[0]
     ]
-    return best_rule(torch.tensor(sizes))
+    return best_rule(torch.tensor(sizes, dtype=torch.long).reshape(-1, 2))
 
 
 def _truncated(reward: ScalarReward, judgements: Sequence[Judgement]) -> float:

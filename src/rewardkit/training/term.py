@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardkit.needs import Column, call, name_of, needs
+from rewardkit.needs import Column, call, name_of, needs, parameters
 from rewardkit.objectives.base import Loss, Reduce, Spec, element_weights, pairs_of, spec
 from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
@@ -100,15 +100,14 @@ class Term:
     def required(self) -> set[str]:
         """The names without which it cannot be called, columns included."""
         found = {c.name for c in self.columns().values()}
-        for p in inspect.signature(self.objective).parameters.values():
+        for p in parameters(self.objective):
             if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and p.default is inspect.Parameter.empty:
                 found.add(p.name)
         return found
 
     def columns(self) -> dict[str, Column]:
         """Hyper-parameters that are read from the rollout."""
-        parameters = inspect.signature(self.objective).parameters.values()
-        return {p.name: p.default for p in parameters if isinstance(p.default, Column)}
+        return {p.name: p.default for p in parameters(self.objective) if isinstance(p.default, Column)}
 
     def live(self) -> list[Want]:
         """What the model must compute."""
@@ -119,7 +118,8 @@ class Term:
 
         What is stored outside the mask and not finite is read as 0.
         """
-        names: dict[str, Any] = {n: _finite(part[n], part.mask) for n in part.names()}
+        asked = self.wanted() | {c.name for c in self.columns().values()}
+        names: dict[str, Any] = {n: _finite(part[n], part.mask) for n in part.names() & asked}
         names |= part.segments
         if "pairs" in self.wanted():
             names["pairs"] = pairs_of(part.group, part["rank"])

@@ -73,6 +73,12 @@ class Tracker:
         for service in self._services:
             service.log(numbers, step=step)
 
+    def conclude(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Append the row that ends a run, unless the run was killed after writing it and is now at its end again."""
+        rows = read_metrics(self.path) if self.path.is_file() else []
+        if not (rows and rows[-1]["step"] == step and metrics.keys() <= rows[-1].keys()):
+            self.log(step, metrics)
+
     def resume(self, step: int) -> None:
         """Forget rows beyond ``step``, and a last line that was cut off; the file is replaced in one move."""
         if self.path.is_file():
