@@ -71,4 +71,7 @@ def test_every_regression_has_a_test_or_a_reason():
         assert named or cell.startswith(("Cannot arise:", "Not built:")), f"R{number}"
         for file, name in named:
             source = (REPOSITORY / file).read_text(encoding="utf-8")
-            assert re.search(rf"(?:def|class) {name}\b", source), f"R{number}: {file} has no {name}"
+            nodes = [n for n in ast.walk(ast.parse(source)) if getattr(n, "name", None) == name]
+            assert nodes, f"R{number}: {file} has no {name}"
+            said = ast.get_docstring(nodes[0]) or ""
+            assert re.search(rf"\bR{number}\b", said), f"{file}: the docstring of {name} does not say R{number}"

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from rewardkit.cli.demo.pipeline import SMOKE, Budget
-from rewardkit.cli.demo.report import verdict
-from rewardkit.cli.demo.results import Track, over_seeds
+from rewardkit.cli.demo.report import _lead, verdict
+from rewardkit.cli.demo.results import Track, over_seeds, summary
+from rewardkit.cli.demo.stages import _fresh
 from rewardkit.cli.main import main
 from rewardkit.evals.overoptimization import Point
 from rewardkit.worlds.assistant import AssistantWorld
@@ -82,6 +83,47 @@ def test_a_fall_beyond_the_noise_is_reported_with_its_place():
     track = Track(points, noise=0.1, seconds=1.0, outputs=10)
     assert verdict([track], over_seeds([track])).startswith("Gold peaked at 0.90 around update 8")
     assert over_seeds([track])["kl_at_peak"] == pytest.approx(0.8)
+
+
+RISES = Track([point(0, 0.0), point(8, 0.5), point(16, 0.8)], noise=0.1, seconds=1.0, outputs=10)
+FALLS = Track([point(0, 0.0), point(8, 0.9), point(16, 0.2)], noise=0.1, seconds=1.0, outputs=10)
+
+
+def test_a_peak_is_what_most_seeds_had_and_is_averaged_over_those():
+    tracks = [FALLS, RISES, FALLS]
+    text = verdict(tracks, over_seeds(tracks))
+    assert text.startswith("Gold peaked at 0.90 around update 8, 0.8 nats from the SFT model, and fell to 0.20")
+    assert "means over the 2 of 3 seeds in which it fell" in text
+    assert "gold peaks (2 of 3 seeds)" in _lead(tracks, {"proxy": 1.0, "gold": 1.0})
+
+
+@pytest.mark.parametrize(("tracks", "count"), [([FALLS, RISES, RISES], "1 of 3"), ([FALLS, RISES], "1 of 2")])
+def test_a_fall_in_few_seeds_is_no_peak_and_is_said(tracks, count):
+    text = verdict(tracks, over_seeds(tracks))
+    assert text.startswith("No peak within the run")
+    assert f"it fell in {count} seeds" in text
+    assert "no peak within the run" in _lead(tracks, {"proxy": 1.0, "gold": 1.0})
+
+
+def test_the_seconds_of_the_whole_have_no_interval():
+    found = summary(
+        {method: [RISES, FALLS] for method in ("grpo", "dpo", "best_of_n")},
+        {"accuracy": 0.6, "ceiling": 0.7},
+        seeds=[0, 1],
+        seconds=100.0,
+    )
+    assert found["seconds"] == 100.0
+    assert "seconds" not in found["intervals"]
+    assert {"gold_after", "kl_at_peak"} <= set(found["intervals"])
+    assert "seconds" in found["grpo"]["intervals"]
+
+
+def test_logs_of_an_earlier_run_are_removed_and_other_files_stay(tmp_path):
+    for name in ("reward_model", "grpo-0", "dpo-7", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("{}")
+    assert [p.name for p in _fresh(tmp_path).iterdir()] == ["mine"]
+    assert not list(_fresh(tmp_path / "absent").glob("*"))
 
 
 def test_the_stop_does_not_look_at_gold():

@@ -45,6 +45,55 @@ def test_pairwise_refuses_a_file_without_comparisons(
     assert "judge nothing" in capsys.readouterr().err
 
 
+BROKEN = """
+from rewardkit.rewards.base import RewardBase
+from rewardkit.types import ERROR, Scores
+import torch
+
+class Broken(RewardBase):
+    name = "broken"
+
+    def __call__(self, rollout, ctx=None):
+        n = len(rollout)
+        return Scores(torch.zeros(n), status=torch.full((n,), ERROR), why=["the judge is away"] * n)
+
+broken = Broken()
+"""
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "name", "row"),
+    [
+        ("pairwise", "pairs.jsonl", {"prompt": "p", "chosen": "a", "rejected": "b"}),
+        ("llmbar", "natural.jsonl", {"input": "p", "output_1": "a", "output_2": "b", "label": 1}),
+        ("rm_bench", "chat.jsonl", {"prompt": "p", "chosen": ["a"] * 3, "rejected": ["b"] * 3}),
+    ],
+)
+def test_a_reward_that_scores_nothing_has_no_result(
+    benchmark: str, name: str, row: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    data, out = tmp_path / "data" / name, tmp_path / "out.json"
+    data.parent.mkdir()
+    data.write_text(json.dumps(row))
+    path = data if benchmark == "pairwise" else data.parent
+    args = ["eval", benchmark, "--reward", f"{tmp_path / 'broken.py'}:broken", "--data", str(path), "--json", str(out)]
+    assert main(args) == 2
+    assert "none of 1 rows could be scored; the first: the judge is away" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_subset_that_was_not_scored_is_null_beside_one_that_was(tmp_path: Path, reward: str) -> None:
+    for name, first in (("natural", "aa"), ("casestudy_normal", "broken")):
+        row = {"input": "p", "output_1": first, "output_2": "b", "label": 1}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    out = tmp_path / "out.json"
+    assert main(["eval", "llmbar", "--reward", reward, "--data", str(tmp_path), "--json", str(out)]) == 0
+    found = json.loads(out.read_text(), parse_constant=pytest.fail)["subsets"]
+    assert found["natural"]["accuracy"] == 1.0
+    assert (found["casestudy_normal"]["accuracy"], found["casestudy_normal"]["unscored"]) == (None, 1)
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("benchmark", "subset", "absent"), [("llmbar", "natural", "adversarial_manual"), ("rm_bench", "chat", "math")]

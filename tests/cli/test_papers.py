@@ -43,9 +43,10 @@ def test_one_work_is_shown_whole(capsys):
     assert "mechanism" in said
 
 
-def test_the_list_ends_with_counts(capsys):
+def test_the_list_ends_with_counts(listing, capsys):
+    n = sum(r["state"] == "missing" for r in listing)
     assert main(["papers", "--state", "missing"]) == 0
-    assert capsys.readouterr().out.strip().splitlines()[-1].startswith(("0 works", "1", "2", "3"))
+    assert capsys.readouterr().out.splitlines()[-1] == f"{n} works: 0 done, 0 partial, {n} missing"
 
 
 def test_an_unknown_work_names_the_nearest(capsys):
@@ -64,6 +65,44 @@ def test_a_smoke_run_writes_its_json(tmp_path, capsys):
     assert main(["reproduce", "alignment_asymptotics", "--smoke", "--json", str(file)]) == 0
     assert json.loads(file.read_text())["alignment_asymptotics"]["verdict"] is None
     assert "no verdict" in capsys.readouterr().out
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """``alignment_asymptotics`` with an arm that does nothing, recorded in a folder below ``tmp_path``."""
+    from rewardkit.papers import runner, works
+    from rewardkit.papers.recipe import Arm, Expect, Recipe
+
+    monkeypatch.setenv("REWARDKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(works, "RESULTS", tmp_path / "results")
+    arm = Arm(lambda run: {"x": float("nan"), "y": 1.0}, tuned=False)
+    expectations = [Expect("x is", "x", "a", low=0, every=True), Expect("y is", "y", "a", low=0, every=True)]
+    recipe = Recipe("alignment_asymptotics", {"a": arm}, expectations)
+    monkeypatch.setattr(runner, "get", lambda slug: recipe)
+    return tmp_path
+
+
+def test_a_full_run_is_recorded_and_a_figure_that_is_not_there_is_said(quick, capsys):
+    assert main(["reproduce", "alignment_asymptotics"]) == 0
+    said = capsys.readouterr().out
+    assert "x is: no figure" in said
+    assert f"recorded in {quick / 'results' / 'alignment_asymptotics.json'}" in said
+
+
+def test_results_that_cannot_be_recorded_are_in_the_json_by_then(quick, capsys):
+    (quick / "results").write_text("a file where the folder should be")
+    file = quick / "out.json"
+    assert main(["reproduce", "alignment_asymptotics", "--json", str(file)]) == 2
+    assert "results: the result of alignment_asymptotics cannot be recorded" in capsys.readouterr().err
+    assert json.loads(file.read_text())["alignment_asymptotics"]["verdict"] == "not shown at this scale"
+
+
+def test_an_interrupted_smoke_run_says_what_stays():
+    import argparse
+
+    from rewardkit.cli.reproduce import saved
+
+    assert "base model" in saved(argparse.Namespace(smoke=True))
 
 
 def test_all_names_are_looked_up_before_anything_runs(capsys):

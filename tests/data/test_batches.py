@@ -1,4 +1,4 @@
-"""Order and batches."""
+"""Order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from rewardkit.data import batches, shuffled
+from rewardkit.data import shuffled
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -34,16 +34,6 @@ def test_shuffled_lists_are_permuted_without_bias_of_place() -> None:
     assert all(abs(places.count(p) / 2000 - 0.25) < 0.04 for p in range(4))
 
 
-def test_batches_keep_the_short_last_one_unless_told() -> None:
-    assert list(batches("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
-    assert list(batches("abcde", 2, drop_last=True)) == [["a", "b"], ["c", "d"]]
-    assert list(batches([], 2)) == []
-    mixed = list(itertools.chain.from_iterable(batches(range(10), 3, seed=0)))
-    assert sorted(mixed) == list(range(10)) != mixed
-
-
-def test_sizes_below_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="a batch holds at least one item"):
-        list(batches([1], 0))
+def test_a_buffer_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="the buffer holds at least one item"):
         list(shuffled([1], buffer=0))

@@ -64,7 +64,17 @@ def test_text_before_the_first_turn_is_a_system_message() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["text", {"role": "user"}, {"content": "x"}, {"role": "user", "content": 3}, None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "text",
+        {"role": "user"},
+        {"content": "x"},
+        {"role": "user", "content": 3},
+        None,
+        {"role": ["user"], "content": "x"},
+    ],
+)
 def test_what_is_no_message_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="message"):
         as_message(value)

@@ -119,6 +119,8 @@ def test_prompts_split_alike_when_the_sides_are_swapped(tmp_path: Path) -> None:
         ({"chosen": "no marks", "rejected": "at all"}, "chosen"),
         ({"chosen": [USER, said("a")], "rejected": [{"role": "user", "content": "Ho"}, said("b")]}, "chosen"),
         ({"prompt": HH, "chosen": HH + " a", "rejected": "\n\nHuman: other\n\nAssistant: b"}, "rejected"),
+        ({"prompt": "The", "chosen": "The cat", "rejected": " dog"}, "rejected"),
+        ({"prompt": "The", "chosen": " cat", "rejected": "The dog"}, "chosen"),
         ({"prompt": [USER], "chosen": [USER, said("a")], "rejected": [said("b")]}, "rejected"),
         ({"prompt": [USER], "chosen": [said("a")], "rejected": [USER, said("b")]}, "chosen"),
         ({"prompt": "other", "chosen": [USER, said("a")], "rejected": [USER, said("b")]}, "prompt"),
@@ -141,9 +143,22 @@ def test_another_mark_can_end_the_shared_prompt(tmp_path: Path) -> None:
     assert item.items == (Sample("Q: 2+2\nA:", " 4"), Sample("Q: 2+2\nA:", " 5"))
 
 
-def test_plain_text_pairs_keep_their_texts(tmp_path: Path) -> None:
-    item = one(tmp_path, {"prompt": "The", "chosen": "The cat", "rejected": " dog"})
-    assert item.items == (Sample("The", "The cat"), Sample("The", " dog"))
+def test_plain_texts_that_repeat_the_prompt_lose_it_and_others_are_kept(tmp_path: Path) -> None:
+    """R18: the prompt is never twice before the completion."""
+    item = one(tmp_path, {"prompt": "The", "chosen": "The cat", "rejected": "The dog"})
+    assert item.items == (Sample("The", " cat"), Sample("The", " dog"))
+    item = one(tmp_path, {"prompt": "The", "chosen": " cat", "rejected": " dog"})
+    assert item.items == (Sample("The", " cat"), Sample("The", " dog"))
+    item = one(tmp_path, {"prompt": " ", "chosen": " cat", "rejected": "dog"})
+    assert item.items == (Sample(" ", " cat"), Sample(" ", "dog"))
+
+
+def test_by_another_marker_a_human_turn_is_a_text_like_any_other(tmp_path: Path) -> None:
+    row = {"prompt": "Go on.", "chosen": "\n\nHuman: a", "rejected": "b"}
+    with pytest.raises(DataError, match="field 'chosen': the prompt is not a prefix"):
+        one(tmp_path, row)
+    (item,) = read_judgements(write(tmp_path, row), marker="\nA:")
+    assert item.items == (Sample("Go on.", "\n\nHuman: a"), Sample("Go on.", "b"))
 
 
 @pytest.mark.parametrize(
@@ -329,3 +344,32 @@ def test_documents_are_no_prompts_unless_they_are_mapped(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"a\.jsonl:1: field 'text': documents have no prompts"):
         list(read_prompts(path))
     assert list(read_prompts(path, columns={"prompt": "text"})) == [Sample("Hi")]
+
+
+def test_labels_of_a_csv_are_read_in_any_case_and_as_digits(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    words = ["1", "0", "TRUE", "FALSE", "true", "False"]
+    path.write_text("prompt,completion,label\n" + "".join(f"p{i},c,{w}\n" for i, w in enumerate(words)))
+    assert [j.rating for j in read_judgements(path)] == [(1.0,), (0.0,)] * 3
+    path.write_text("prompt,completion,label\np,c,2\n")
+    with pytest.raises(DataError, match="a label is yes or no, not '2'"):
+        list(read_judgements(path))
+
+
+def test_a_role_that_is_no_text_is_a_located_error_and_can_be_skipped(tmp_path: Path) -> None:
+    path = write(tmp_path, {"messages": [{"role": ["user"], "content": "a"}, said("b")]})
+    with pytest.raises(DataError, match=r"a\.jsonl:1: field 'messages': a message has a role"):
+        list(read(path))
+    assert list(read(path, on_error="skip")) == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"role": "user", "content": "\ud800"}, {"role": "user", "content": [{"type": "text", "text": "\ud800"}]}],
+)
+def test_half_a_surrogate_pair_in_messages_is_an_error(tmp_path: Path, message: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="half a surrogate pair"):
+        list(read(write(tmp_path, {"messages": [message, said("b")]})))
+    row = {"prompt": "p", "completions": [[said("a")], [said("b"), message]], "ranks": [0, 1]}
+    with pytest.raises(DataError, match="field 'completions': character 0 is half a surrogate pair"):
+        list(read(write(tmp_path, row)))

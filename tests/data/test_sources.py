@@ -290,3 +290,32 @@ def test_reading_stops_at_the_limit_without_reading_on(tmp_path: Path, monkeypat
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines(PAIRS[:3]) + b"broken\n")
     assert chosen(path, limit=3) == GOOD[:3]
+
+
+def test_a_folder_of_splits_is_read_by_the_nearest_name(tmp_path: Path) -> None:
+    for name, row in (
+        ("train/part-0.jsonl", PAIRS[0]),
+        ("test/part-0.jsonl", PAIRS[1]),
+        ("validation/2024/part-0.jsonl", PAIRS[2]),
+        ("train/held-out-test.jsonl", PAIRS[3]),
+    ):
+        path = tmp_path / "d" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lines([row]))
+    assert chosen(tmp_path / "d") == ["good 0"]
+    assert chosen(f"{tmp_path / 'd'}@test") == ["good 1", "good 3"]
+    assert chosen(f"{tmp_path / 'd'}@dev") == ["good 2"]
+
+
+def test_an_array_nested_beyond_measure_is_an_error_of_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(PAIRS[:1])[:-1] + ', {"x": ' + "[" * 100_000 + "]" * 100_000 + "}]")
+    reader = read_judgements(path, on_error="skip")
+    assert [j.items[0].output for j in reader] == ["good 0"]
+    assert reader.report.skipped == {"wrong JSON": 1}
+
+
+def test_a_csv_field_longer_than_the_modules_limit_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"prompt,chosen,rejected\np,{'a' * 200_000},b\n")
+    assert [len(c) for c in chosen(path)] == [200_000]

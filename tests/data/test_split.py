@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rewardkit.data import folds, only, split
+from rewardkit.data import split
 from rewardkit.data.split import part_of, position
 from rewardkit.types import Judgement, Sample
 
@@ -26,7 +26,7 @@ def test_order_and_streaming_do_not_change_the_side() -> None:
     mixed = ITEMS[:]
     random.Random(0).shuffle(mixed)
     one = {j.items[0].output for j in split(ITEMS, PARTS)["test"]}
-    two = {j.items[0].output for j in only(iter(mixed), "test", PARTS)}
+    two = {j.items[0].output for j in split(iter(mixed), PARTS)["test"]}
     assert one == two
 
 
@@ -51,21 +51,8 @@ def test_fractions_may_leave_a_remainder_but_not_exceed_one() -> None:
     assert 0 < sum(map(len, parts.values())) < 450
     with pytest.raises(ValueError, match="sum to at most 1"):
         part_of(ITEMS[0], {"a": 0.8, "b": 0.3})
-    with pytest.raises(ValueError, match="there is no part 'dev'"):
-        only(ITEMS, "dev", PARTS)
 
 
 def test_fractions_that_sum_to_one_leave_nothing() -> None:
     thirds = {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}
     assert sum(map(len, split(ITEMS, thirds).values())) == len(ITEMS)
-
-
-def test_folds_hold_out_each_prompt_once() -> None:
-    held: list[str] = []
-    for rest, out in folds(ITEMS, 4, seed=1):
-        assert len(rest) + len(out) == len(ITEMS)
-        assert not {j.items[0].prompt for j in rest} & {j.items[0].prompt for j in out}
-        held += [j.items[0].output for j in out]
-    assert sorted(held) == sorted(j.items[0].output for j in ITEMS)
-    with pytest.raises(ValueError, match="at least two folds"):
-        list(folds(ITEMS, 1))

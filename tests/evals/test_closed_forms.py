@@ -54,6 +54,38 @@ def test_a_budget_beyond_reach_gives_the_best_outcomes():
     )
 
 
+@pytest.mark.parametrize("impossible", [-5.0, 0.2, 9.0])
+def test_what_the_source_cannot_give_changes_nothing(impossible):
+    p = torch.cat([P, torch.tensor([-math.inf], dtype=torch.float64)])
+    r = torch.cat([R, torch.tensor([impossible], dtype=torch.float64)])
+    for found, expected in (
+        (best_of_n_distribution(p, r, 3), best_of_n_distribution(P, R, 3)),
+        (tilted_to(p, r, 0.3), tilted_to(P, R, 0.3)),
+        (tilted_to(p, r, 50.0), tilted_to(P, R, 50.0)),
+        (tilted(p, r, 0.7), tilted(P, R, 0.7)),
+    ):
+        torch.testing.assert_close(found[:4], expected)
+        assert found[4] == -math.inf
+    assert closed_form_checks(p, r, 3) == pytest.approx(closed_form_checks(P, R, 3))
+
+
+def test_a_probability_that_rounds_to_zero_gives_no_nan():
+    p = torch.tensor([0.0, -800.0], dtype=torch.float64).log_softmax(-1)
+    found = best_of_n_distribution(p, torch.tensor([0.0, 1.0], dtype=torch.float64), 4)
+    assert found.exp().tolist() == [1.0, 0.0]
+
+
+def test_a_rare_outcome_between_common_ones_keeps_its_digits():
+    p = torch.tensor([0.5, 1e-20, 0.5], dtype=torch.float64).log()
+    found = best_of_n_distribution(p, torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), 3)
+    assert float(found[1].exp()) == pytest.approx(3 * 0.5**2 * 1e-20, rel=1e-9, abs=0)
+
+
+def test_kl_of_a_broken_distribution_is_not_zero():
+    assert math.isnan(float(kl(torch.full((2,), math.nan), P[:2])))
+    assert float(kl(torch.tensor([0.0, -math.inf]), torch.tensor([0.5, 0.5]).log())) == pytest.approx(math.log(2))
+
+
 @pytest.mark.parametrize("n", [2, 8, 100])
 def test_best_of_n_never_beats_the_optimum_of_its_budget(n):
     found = closed_form_checks(P, R, n)

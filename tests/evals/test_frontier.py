@@ -35,6 +35,14 @@ def test_a_fall_within_the_tolerance_is_noise():
     assert overoptimization_curve([0, 1], [0, 1], [1.0, 0.5], tolerance=0.1).peaked
 
 
+def test_a_peak_located_by_other_draws_is_read_without_their_luck():
+    found = overoptimization_curve([0, 1, 2, 3], [0, 1, 2, 3], [0, 0.4, 0.9, 0.3], located_by=[0, 1, 0.5, 0.2])
+    assert (found.kl_at_peak, found.gold_peak, found.proxy_after_peak) == (1.0, 0.4, 2.0)
+    assert found.drop == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="2, 2, 2, 1"):
+        overoptimization_curve([0, 1], [0, 1], [0, 1], located_by=[0])
+
+
 def test_lists_of_different_length_are_refused():
     with pytest.raises(ValueError, match="equally many"):
         overoptimization_curve([0, 1], [0], [0, 1])

@@ -48,13 +48,27 @@ def test_subsets_by_path(path: str, subset: str | None) -> None:
     assert subset is None or subset in SUBSETS
 
 
-def test_bad_rows_name_file_row_and_field(tmp_path: Path) -> None:
+def test_bad_rows_name_file_line_and_field(tmp_path: Path) -> None:
     (tmp_path / "natural.jsonl").write_text(json.dumps(ROWS[0] | {"label": 3}))
-    with pytest.raises(ValueError, match=r"natural.jsonl: row 1: field 'label'"):
+    with pytest.raises(ValueError, match=r"natural.jsonl:1: field 'label': must be 1 or 2, not 3"):
         llmbar(LONGER, tmp_path)
     (tmp_path / "natural.jsonl").write_text(json.dumps({"input": "a"}))
-    with pytest.raises(ValueError, match=r"row 1: field 'output_1'"):
+    with pytest.raises(ValueError, match=r":1: field 'output_1'"):
         llmbar(LONGER, tmp_path)
+
+
+def test_two_files_of_one_subset_are_refused_with_both_names(tmp_path: Path) -> None:
+    for name in ("natural.jsonl", "natural.json"):
+        (tmp_path / name).write_text(json.dumps(ROWS[0]))
+    with pytest.raises(ValueError, match=r"natural\.json and .*natural\.jsonl both hold natural of LLMBar"):
+        llmbar(LONGER, tmp_path)
+
+
+def test_a_byte_order_mark_does_not_matter_and_gzip_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    lines = b"\xef\xbb\xbf" + "\n".join(map(json.dumps, ROWS)).encode()
+    (tmp_path / "natural.jsonl").write_bytes(lines)
+    (tmp_path / "casestudy_normal.json").write_bytes(gzip.compress(lines))
+    assert {m.n for m in llmbar(LONGER, tmp_path).values()} == {4}
 
 
 def test_a_folder_without_subsets_says_so(tmp_path: Path) -> None:

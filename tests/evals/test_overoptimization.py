@@ -88,6 +88,13 @@ def test_measured_kl_and_rewards_agree_with_the_exact_ones():
     assert ruler.measure(start, step=0).kl == pytest.approx(0.0, abs=1e-6)
 
 
+def test_annotators_without_validation_prompts_are_refused():
+    policy = TablePolicy(["x"], ["a", "b"])
+    reward = ByOutput("r", {"a": 1.0, "b": 0.0})
+    with pytest.raises(ValueError, match="validation="):
+        Ruler(policy, [Sample("x")], reward, reward, compare=lambda new, old: [])
+
+
 def test_annotators_are_asked_on_the_validation_prompts_only():
     asked = []
 

@@ -51,9 +51,9 @@ def test_a_reward_that_likes_length_is_easy_and_not_hard(tmp_path: Path) -> None
     assert found["math"].normal.value == pytest.approx(1 / 3)
 
 
-def test_bad_rows_name_file_row_and_field(tmp_path: Path) -> None:
+def test_bad_rows_name_file_line_and_field(tmp_path: Path) -> None:
     (tmp_path / "chat.jsonl").write_text(json.dumps({"prompt": "p", "chosen": ["a", "b"], "rejected": ["c"] * 3}))
-    with pytest.raises(ValueError, match=r"chat.jsonl: row 1: field 'chosen'"):
+    with pytest.raises(ValueError, match=r"chat.jsonl:1: field 'chosen'"):
         rm_bench(LONGER, tmp_path)
     with pytest.raises(ValueError, match="no subset of RM-Bench"):
         rm_bench(LONGER, Path(__file__).parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rewardkit.papers.recipe import Arm, Expect, Outcome, Recipe, judge, overall, t_interval
+from rewardkit.papers.recipe import Arm, Expect, Outcome, Recipe, judge, overall
 
 
 def nothing(run):
@@ -49,9 +49,10 @@ def test_what_is_exact_must_hold_on_every_seed():
     assert judge(expect, figures([2e-3, 3e-3, 2e-3], [0])).verdict == "contrary"
 
 
-def test_a_figure_that_is_not_finite_shows_nothing():
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_a_figure_that_is_not_finite_shows_nothing(value):
     expect = Expect("more", "gold", "a", low=0)
-    assert judge(expect, figures([1.0, float("nan"), 1.0], [0])).verdict == "not shown at this scale"
+    assert judge(expect, figures([1.0, value, 1.0], [0])).verdict == "not shown at this scale"
 
 
 def test_an_arm_without_the_figure_is_named():
@@ -66,10 +67,12 @@ def test_the_whole_is_shown_only_if_every_part_is():
     assert overall([shown, unsure, contrary]) == "contrary"
 
 
-def test_the_interval_is_students():
-    assert t_interval([2.0]) == (2.0, 2.0, 2.0)
-    mean, low, high = t_interval([1.0, 2.0, 3.0, 4.0])
-    assert (mean, round(low, 3), round(high, 3)) == (2.5, 0.446, 4.554)
+def test_the_interval_is_students_and_a_single_seed_is_its_own():
+    expect = Expect("more", "gold", "a", low=0)
+    one = judge(expect, figures([2.0], [0]))
+    assert (one.mean, one.low, one.high) == (2.0, 2.0, 2.0)
+    four = judge(expect, figures([1.0, 2.0, 3.0, 4.0], [0]))
+    assert (four.mean, round(four.low, 3), round(four.high, 3)) == (2.5, 0.446, 4.554)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from rewardkit.papers import runner
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
-from rewardkit.papers.runner import fingerprint, get, record, reproduce
+from rewardkit.papers.runner import get, record, reproduce
+from rewardkit.papers.works import mark
+from rewardkit.worlds import cache as store
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_run_that_died_goes_on_where_it_was(tmp_path, source):
     assert len(counted.calls) == 8
 
 
-def test_the_fingerprint_follows_what_a_recipe_imports(tmp_path, monkeypatch):
+def test_the_mark_follows_what_a_recipe_imports_and_the_versions(tmp_path, monkeypatch):
     package = tmp_path / "rewardkit"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -79,13 +80,14 @@ def test_the_fingerprint_follows_what_a_recipe_imports(tmp_path, monkeypatch):
     (package / "part.py").write_text("def f():\n    from rewardkit.deep import X\n    return X\n")
     recipe = tmp_path / "recipe.py"
     recipe.write_text("from rewardkit.part import f\n")
-    monkeypatch.setattr(runner, "PACKAGE", package)
-    runner._imports.cache_clear()
-    before = fingerprint(recipe)
+    monkeypatch.setattr(store, "PACKAGE", package)
+    store._imports.cache_clear()
+    before = mark(recipe, {"torch": "1"})
+    assert mark(recipe, {"torch": "1"}) == before
+    assert mark(recipe, {"torch": "2"}) != before
     (package / "deep.py").write_text("X = 2\n")
-    runner._imports.cache_clear()
-    assert fingerprint(recipe) != before
-    runner._imports.cache_clear()
+    assert mark(recipe, {"torch": "1"}) != before
+    store._imports.cache_clear()
 
 
 def test_a_smoke_run_keeps_nothing_and_has_no_verdict(tmp_path, source):
@@ -96,6 +98,18 @@ def test_a_smoke_run_keeps_nothing_and_has_no_verdict(tmp_path, source):
     assert not list(tmp_path.glob("counted*"))
     with pytest.raises(ValueError, match="no result"):
         record(result, tmp_path)
+
+
+def test_a_figure_that_is_not_finite_is_null_fresh_and_kept(tmp_path, source):
+    def nothing(run):
+        return {"gold": float("nan"), "curve": [1.0, float("inf")], "validation": float("nan")}
+
+    recipe = Recipe(**{**vars(Counted().recipe), "arms": {"a": Arm(nothing)}})
+    first = reproduce(recipe, folder=tmp_path, source=source)
+    assert first["arms"]["a"]["seeds"][0] == {"gold": None, "curve": [1.0, None], "validation": None}
+    assert first["verdict"] == "not shown at this scale"
+    assert reproduce(recipe, folder=tmp_path, source=source)["outcomes"] == first["outcomes"]
+    record(first, tmp_path / "results")
 
 
 def test_a_full_run_is_recorded_as_json(tmp_path, source):

@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from rewardkit.papers.works import CATALOGUE, RECIPES, RESULTS, CatalogueError, find, load, recipe_file, row
+from rewardkit.papers.works import CATALOGUE, RECIPES, RESULTS, CatalogueError, find, load, mark, recipe_file, row
 
 VERDICTS = ("shown", "not shown at this scale", "contrary")
 
@@ -71,9 +71,13 @@ def test_the_state_needs_components_recipe_and_result(tmp_path, works):
     assert state(set(work.home)) == ("partial", None)
     (recipes / "dpo.py").touch()
     assert state(set(work.home)) == ("partial", None)
-    (results / "dpo.json").write_text(json.dumps({"verdict": "contrary"}))
+    versions = {"rewardkit": "0", "torch": "1", "transformers": "2"}  # not those of today
+    recorded = {"verdict": "contrary", "versions": versions, "recipe": mark(recipes / "dpo.py", versions)}
+    (results / "dpo.json").write_text(json.dumps(recorded))
     assert state(set(work.home)) == ("done", "contrary")
     assert state(set(work.home[1:])) == ("partial", "contrary")
+    (recipes / "dpo.py").write_text("CHANGED = True\n")
+    assert state(set(work.home)) == ("done", "stale")
 
 
 def test_missing_components_are_named(works):

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from rewardkit.policies import language
+from rewardkit.training import learner
 from rewardkit.worlds import cache as store
+from rewardkit.worlds import tokens
+from rewardkit.worlds.assistant import corpus, model
 
 
 def test_the_environment_chooses_the_folder(cache: Path) -> None:
@@ -101,3 +105,29 @@ def test_a_digest_changes_with_contents_and_names(tmp_path: Path) -> None:
     before = store.digest(one)
     one.write_text("y")
     assert store.digest(one) != before
+
+
+@pytest.mark.parametrize("world", [tokens, model])
+def test_the_sources_of_a_base_model_hold_the_code_that_trains_it(world) -> None:
+    found = store.sources(Path(world.__file__))
+    assert {Path(m.__file__) for m in (world, learner, language, store)} <= found
+    assert (Path(corpus.__file__) in found) == (world is model)
+
+
+def test_facts_change_with_versions_with_imported_code_and_with_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PACKAGE", tmp_path)
+    code, deep, data = tmp_path / "code.py", tmp_path / "deep.py", tmp_path / "data.yaml"
+    code.write_text("from rewardkit.deep import X\n")
+    deep.write_text("X = 1\n")
+    data.write_text("a: 1\n")
+    first = store.made_by(code, data)
+    assert store.made_by(code, data) == first
+    deep.write_text("X = 2\n")
+    second = store.made_by(code, data)
+    data.write_text("a: 2\n")
+    third = store.made_by(code, data)
+    assert len({f["source"] for f in (first, second, third)}) == 3
+    monkeypatch.setattr("torch.__version__", "99.0")
+    assert store.made_by(code, data)["torch"] == "99.0"

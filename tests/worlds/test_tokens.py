@@ -8,7 +8,7 @@ import torch
 
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.types import Rollout, Sample
-from rewardkit.worlds.tokens import SMALL, Tokens, gold_score, tokenizer
+from rewardkit.worlds.tokens import LARGE, SMALL, Tokens, gold_score, tokenizer
 
 
 def pairs(*texts):
@@ -73,6 +73,20 @@ def test_a_base_model_is_built_once_and_kept(cache):
     assert first.version == again.version
     assert len([p for p in (cache / "tokens").iterdir() if p.is_dir()]) == 1
     assert world.base(1, steps=1, demonstrations=8).version != first.version
+
+
+@pytest.mark.parametrize("library", ["rewardkit", "torch", "transformers"])
+def test_a_base_model_of_other_versions_is_not_taken_for_ours(cache, monkeypatch, library):
+    world = Tokens(length=3)
+    world.base(steps=1, demonstrations=8)
+    monkeypatch.setattr(f"{library}.__version__", "99.0.0")
+    world.base(steps=1, demonstrations=8)
+    assert len([p for p in (cache / "tokens").iterdir() if p.is_dir()]) == 2
+
+
+def test_the_large_model_is_ten_times_the_small_one():
+    small, large = (LanguagePolicy.scratch(tokenizer(), shape, keep_start=False).parameters for shape in (SMALL, LARGE))
+    assert large / small == pytest.approx(10, abs=0.1)
 
 
 def test_kl_to_the_start_is_zero_before_training_and_not_after():

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewardkit.protocols import Reward
+    from rewardkit.types import Measure, Rollout, Scores
 
 NAME = "eval"
 HELP = """evaluate a reward on comparisons or on a published benchmark
@@ -34,13 +39,37 @@ def run(args: argparse.Namespace) -> int:
     from rewardkit.rewards.load import load_reward
 
     quiet_libraries()
-    found = RUNS[args.benchmark](load_reward(args.reward), args)
+    reward = Heard(load_reward(args.reward))
+    found, scored, unscored = RUNS[args.benchmark](reward, args)
+    if not scored + unscored:
+        raise ValueError(f"{args.data}: holds no rows")
+    if not scored:
+        raise ValueError(f"{args.data}: none of {unscored} rows could be scored; the first: {reward.complaint}")
     if args.json:
         write_json(args.json, {"benchmark": args.benchmark, "reward": args.reward, "data": args.data, **found})
     return 0
 
 
-def _pairwise(reward: Any, args: argparse.Namespace) -> dict[str, Any]:
+class Heard:
+    """A reward that keeps what it first said of an output that it could not score."""
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward, self.name, self.scope = reward, reward.name, reward.scope
+        self.complaint: str | None = None
+
+    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
+        scores = self.reward(rollout, ctx)
+        if self.complaint is None and not bool(scores.ok.all()):
+            why = scores.why[int((~scores.ok).nonzero()[0])] if scores.why else None
+            self.complaint = why or f"reward {self.name!r} gave no reason"
+        return scores
+
+
+Found = tuple[dict[str, Any], int, int]
+"""Figures for the JSON file, rows that were scored, rows that were not."""
+
+
+def _pairwise(reward: Reward, args: argparse.Namespace) -> Found:
     from rewardkit.data import read_judgements
     from rewardkit.evals.pairwise import pairwise
     from rewardkit.training.progress import progress
@@ -51,10 +80,10 @@ def _pairwise(reward: Any, args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{args.data}: no comparison with a better and a worse side was read\n{reader.report}")
     print(reader.report)
     print(report)
-    return {**report.flat(), "skipped": dict(reader.report.skipped)}
+    return {**report.flat(), "skipped": dict(reader.report.skipped)}, report.accuracy.n, report.accuracy.invalid
 
 
-def _llmbar(reward: Any, args: argparse.Namespace) -> dict[str, Any]:
+def _llmbar(reward: Reward, args: argparse.Namespace) -> Found:
     from rewardkit.evals.llmbar import SUBSETS, llmbar
 
     found = llmbar(reward, args.data)
@@ -63,13 +92,11 @@ def _llmbar(reward: Any, args: argparse.Namespace) -> dict[str, Any]:
         low, high = measure.ci or (float("nan"), float("nan"))
         left_out = f"  ({measure.invalid} unscored)" if measure.invalid else ""
         print(f"  {name:<22} {measure.value:.3f}  [{low:.3f}, {high:.3f}]  n {measure.n}{left_out}")
-    return {
-        "subsets": {name: _flat(m) for name, m in found.items()},
-        "absent": _absent(SUBSETS, found),
-    }
+    figures = {"subsets": {name: _flat(m) for name, m in found.items()}, "absent": _absent(SUBSETS, found)}
+    return figures, *_counts(found.values())
 
 
-def _rm_bench(reward: Any, args: argparse.Namespace) -> dict[str, Any]:
+def _rm_bench(reward: Reward, args: argparse.Namespace) -> Found:
     from rewardkit.evals.rm_bench import STYLES, SUBSETS, rm_bench
 
     found = rm_bench(reward, args.data)
@@ -89,7 +116,13 @@ def _rm_bench(reward: Any, args: argparse.Namespace) -> dict[str, Any]:
         }
         for name, matrix in found.items()
     }
-    return {"subsets": subsets, "absent": _absent(SUBSETS, found)}
+    return {"subsets": subsets, "absent": _absent(SUBSETS, found)}, *_counts(m.easy for m in found.values())
+
+
+def _counts(measures: Iterable[Measure]) -> tuple[int, int]:
+    """Rows scored and not, over all subsets."""
+    both = [(m.n, m.invalid) for m in measures]
+    return sum(n for n, _ in both), sum(bad for _, bad in both)
 
 
 def _absent(subsets: tuple[str, ...], found: dict[str, Any]) -> list[str]:
@@ -99,7 +132,7 @@ def _absent(subsets: tuple[str, ...], found: dict[str, Any]) -> list[str]:
     return absent
 
 
-def _flat(measure: Any) -> dict[str, Any]:
+def _flat(measure: Measure) -> dict[str, Any]:
     low, high = measure.ci or (None, None)
     return {"accuracy": measure.value, "low": low, "high": high, "n": measure.n, "unscored": measure.invalid}
 

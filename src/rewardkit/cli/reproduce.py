@@ -20,10 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run each recipe in turn; full runs are recorded."""
+    """Run each recipe in turn; full runs are recorded.
+
+    Raises:
+        OSError: where the results folder cannot be written; ``--json`` is written by then.
+    """
     from rewardkit.cli.common import quiet_libraries
     from rewardkit.data.whole import write_json
-    from rewardkit.papers.runner import get, record, reproduce
+    from rewardkit.papers.runner import get, reproduce
 
     quiet_libraries()
     recipes = [get(slug) for slug in args.slugs]  # all names are looked up before anything runs
@@ -32,11 +36,22 @@ def run(args: argparse.Namespace) -> int:
         result = reproduce(recipe, smoke=args.smoke, fresh=args.fresh, say=lambda text: print(text, file=sys.stderr))
         results.append(result)
         print(_report(result))
-        if not args.smoke:
-            print(f"  recorded in {record(result)}")
         if args.json:
             write_json(args.json, {r["slug"]: r for r in results})
+        if not args.smoke:
+            print(f"  recorded in {_recorded(result)}")
     return 0
+
+
+def _recorded(result: dict[str, Any]) -> Path:
+    from rewardkit.papers.runner import record
+    from rewardkit.papers.works import RESULTS
+
+    try:
+        return record(result, RESULTS)
+    except OSError as error:
+        mend = "make the folder writable, or take the result from --json FILE"
+        raise OSError(f"{RESULTS}: the result of {result['slug']} cannot be recorded: {error} ({mend})") from error
 
 
 def saved(args: argparse.Namespace) -> str:
@@ -44,7 +59,7 @@ def saved(args: argparse.Namespace) -> str:
     from rewardkit.papers.runner import cache_folder
 
     if args.smoke:
-        return "smoke runs keep nothing"
+        return f"smoke runs keep no figures; a world's base model, once built, stays in {cache_folder().parent}"
     return f"finished arms and seeds are kept in {cache_folder()}; run the same command to go on"
 
 
@@ -52,5 +67,6 @@ def _report(result: dict[str, Any]) -> str:
     lines = [f"{result['slug']}: {result['verdict'] or 'smoke run, no verdict'} ({result['seconds']} s)"]
     for o in result["outcomes"]:
         verdict = "" if result["smoke"] else f"{o['verdict']}: "
-        lines.append(f"  {verdict}{o['claim']}: {o['mean']:.4g} [{o['low']:.4g}, {o['high']:.4g}]")
+        figures = "no figure" if o["mean"] is None else f"{o['mean']:.4g} [{o['low']:.4g}, {o['high']:.4g}]"
+        lines.append(f"  {verdict}{o['claim']}: {figures}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Order and batches: exact shuffling of lists, bounded shuffling of streams, both by seed and epoch."""
+"""Order: exact shuffling of lists, bounded shuffling of streams, both by seed and epoch."""
 
 from __future__ import annotations
 
@@ -39,35 +39,3 @@ def shuffled(items: Iterable[Thing], *, seed: int = 0, epoch: int = 0, buffer: i
         yield item
     chance.shuffle(held)
     yield from held
-
-
-def batches(
-    items: Iterable[Thing],
-    size: int,
-    *,
-    seed: int | None = None,
-    epoch: int = 0,
-    buffer: int = 10_000,
-    drop_last: bool = False,
-) -> Iterator[list[Thing]]:
-    """Lists of ``size`` items; the last may be shorter, and is kept unless ``drop_last``.
-
-    Args:
-        seed: shuffles by :func:`shuffled`; ``None`` keeps the order.
-
-    Raises:
-        ValueError: for a size of less than one.
-
-    >>> list(batches(range(5), 2))
-    [[0, 1], [2, 3], [4]]
-    """
-    if size < 1:
-        raise ValueError(f"a batch holds at least one item, not {size}")
-    batch: list[Thing] = []
-    for item in items if seed is None else shuffled(items, seed=seed, epoch=epoch, buffer=buffer):
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch and not drop_last:
-        yield batch

@@ -44,7 +44,7 @@ def as_message(value: Any) -> Message:
     role, content = (
         (value.get("role"), value.get("content")) if "role" in value else (value.get("from"), value.get("value"))
     )
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"a message has a role among {sorted(set(ROLES))}, not {role!r}")
     if content is not None and not isinstance(content, (str, list)):
         raise ValueError(f"the content of a message is text or a list of parts, not {type(content).__name__}")

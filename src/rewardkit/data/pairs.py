@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rewardkit.data.dialogue import HUMAN, Messages, shared_messages, shared_text
+from rewardkit.data.dialogue import ASSISTANT, HUMAN, Messages, shared_messages, shared_text
 from rewardkit.data.row import Row
 
 Said = str | Messages
@@ -31,12 +31,16 @@ def split_text(
         if marker in chosen or marker in rejected:
             note("differs early", f"{row.raw.path}:{row.raw.line}")
         return prompt, chosen, rejected
-    if isinstance(prompt, str) and (chosen.startswith(HUMAN) or rejected.startswith(HUMAN)):
-        for column, text in (("chosen", chosen), ("rejected", rejected)):
-            if not text.startswith(prompt):
-                mend = "both dialogues begin with the prompt, or neither holds it"
-                raise row.error(column, "the prompt is not a prefix of this dialogue", mend, "no shared prompt")
-        return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
+    if isinstance(prompt, str):
+        begins = [bool(prompt.strip()) and text.startswith(prompt) for text in (chosen, rejected)]
+        if all(begins):
+            return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
+        # whole dialogues say who speaks first; by another marker they are not known
+        dialogues = marker == ASSISTANT and (chosen.startswith(HUMAN) or rejected.startswith(HUMAN))
+        if any(begins) or dialogues:
+            column = "rejected" if begins[0] else "chosen"
+            mend = "both texts begin with the prompt, or neither holds it"
+            raise row.error(column, "the prompt is not a prefix of this text", mend, "no shared prompt")
     return prompt, chosen, rejected
 
 

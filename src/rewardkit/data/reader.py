@@ -5,7 +5,8 @@ Rules beyond those of :mod:`rewardkit.data.sources` and :mod:`rewardkit.data.sch
 * "identical": all outputs of a comparison are the same; skipped unless ``keep_identical``, which makes it a tie. A tie
   that was judged (equal ranks or scores of different outputs) is always kept.
 * "duplicate": the same prompt, outputs, judgement, annotator, aspect and time once more (for samples: prompt, output
-  and hidden); skipped unless ``keep_duplicates``. Eight bytes a row are remembered.
+  and hidden); skipped unless ``keep_duplicates``. A digest of each row is remembered, two of a pair: some 80 bytes
+  each.
 * "contradiction": the same two outputs judged the other way round before; kept: noise is data.
 * "empty": an output without a visible character; kept. "all empty": every output of a row is; skipped.
 * "too long": an output of more than ``max_chars`` characters. ``too_long="cut"`` keeps the first ``max_chars``, marks
@@ -115,6 +116,8 @@ class Reader(Generic[Kind]):
                 report.skip(e.rule, str(e))
                 continue
             for found in self._wanted(item):
+                if self.limit is not None and report.kept >= self.limit:  # joint winners are several
+                    return
                 report.kept += 1
                 yield cast(Kind, found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,8 @@ ALIASES = {
 }
 """Canonical column and the names under which it is found; a column that is not listed has its own name only."""
 
-TRUTHS = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
+TRUTHS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+"""What a label may be; a text in any case, for a table of text (CSV) has no other values."""
 
 
 @dataclass
@@ -102,11 +103,23 @@ class Row:
         if isinstance(value, str):
             return self.check_text(column, value)
         if isinstance(value, (list, Mapping)):
-            try:
-                return as_messages(value)
-            except ValueError as e:
-                raise self.error(column, str(e), "messages are [{'role': ..., 'content': ...}, ...]") from None
+            return self.messages(column, value)
         raise self.error(column, f"text or messages wanted, not {type(value).__name__}", "", "wrong type")
+
+    def messages(self, column: str, value: Any, where: str = "") -> Messages:
+        """``value`` as messages, every text in them checked; ``where`` opens an error's text.
+
+        Raises:
+            DataError: for anything else.
+        """
+        try:
+            found = as_messages(value)
+        except ValueError as e:
+            mend = "messages are [{'role': ..., 'content': ...}, ...]"
+            raise self.error(column, f"{where}{e}", mend, "wrong type") from None
+        for text in _texts(found):
+            self.check_text(column, text)
+        return found
 
     def check_text(self, column: str, text: str) -> str:
         """The text; half a surrogate pair is an error, since no tokenizer and no file can hold it."""
@@ -160,10 +173,11 @@ class Row:
         return tuple(self.as_number(column, v) for v in self.items(column, count))
 
     def truth(self, column: str) -> bool:
-        """A yes or no: a bool, 0 or 1, or the words true and false."""
+        """A yes or no: a bool, 0 or 1, or the words true and false in any case; as text too."""
         value = self.value(column)
-        if isinstance(value, (bool, int, float, str)) and value in TRUTHS:
-            return TRUTHS[value]
+        known = value.strip().casefold() if isinstance(value, str) else value
+        if isinstance(known, (bool, int, float, str)) and known in TRUTHS:
+            return TRUTHS[known]
         mend = "true or false, 1 or 0; a graded column is read with columns={'score': ...}"
         raise self.error(column, f"a label is yes or no, not {value!r}", mend, "wrong type")
 
@@ -198,3 +212,15 @@ class Row:
         if not isinstance(found, Mapping):
             raise self.error("hidden", f"an object wanted, not {type(found).__name__}")
         return {k: v for k, v in self.raw.values.items() if k not in self.used} | dict(found)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text inside lists and mappings, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            yield from _texts(pair)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)

@@ -24,8 +24,8 @@ Rules:
   their common prefix, and text is kept to the letter (``prompt + output`` is the transcript). Messages: it ends where
   both let the assistant speak and differ. Where the two differ before the last turn, the further turns belong to the
   completion ("differs early", counted).
-* With ``prompt``, dialogues in ``chosen`` and ``rejected`` either both begin with it, and it is taken off both, or
-  neither does; anything else is an error, never mended on one side alone.
+* With ``prompt``, ``chosen`` and ``rejected`` either both begin with it, and it is taken off both, or neither does;
+  anything else is an error, never mended on one side alone. So is a whole dialogue that begins with something else.
 * A ``prompt`` of text beside messages becomes a user message.
 * An output has the form of its prompt: text after text, messages (the assistant's, and further turns) after messages.
 * A column holds text or messages, not both: a change is an error that names both lines.
@@ -42,7 +42,6 @@ from typing import Any
 from rewardkit.data.dialogue import (
     HUMAN,
     Messages,
-    as_messages,
     parse_completion,
     parse_transcript,
 )
@@ -202,10 +201,7 @@ class Converter:
             if isinstance(value, str):
                 outputs.append(row.check_text("completions", value))
                 continue
-            try:
-                outputs.append(as_messages(value))
-            except ValueError as e:
-                raise row.error("completions", f"entry {number}: {e}", "text, or messages", "wrong type") from None
+            outputs.append(row.messages("completions", value, f"entry {number}: "))
         if len({isinstance(o, str) for o in outputs}) > 1:
             raise row.error("completions", "text and messages in one list", "convert it to one kind", "mixed types")
         judged: dict[str, Any] = {}

@@ -10,7 +10,8 @@ chooses between stopping and counting. Rules:
 * A ``.json`` file may be lines or one array of objects.
 * Memory: a line, an object of an array, or a row group of a Parquet file at a time; a hub data set is streamed.
 * A folder is a data set that was saved to disk by ``datasets``, or a tree of data files read in order of their names.
-* Where there are several splits (``name@split`` chooses), ``train`` is read.
+* Where there are several splits (``name@split`` chooses), ``train`` is read. A file's split is named by a word of its
+  own name, else of the nearest folder's: ``train/part-0.jsonl``, ``hh-test.jsonl``.
 """
 
 from __future__ import annotations
@@ -178,6 +179,9 @@ def _array(path: Path) -> Iterator[RawRow]:
             problem = "the array does not end"
             try:
                 value, size = decoder.raw_decode(buffer)
+            except RecursionError as e:
+                yield failed(f"wrong JSON: {e}", "wrong JSON", "an array of objects that are not nested so deeply")
+                return
             except json.JSONDecodeError as e:
                 problem = str(e) if buffer else problem
             else:
@@ -207,6 +211,8 @@ def _array(path: Path) -> Iterator[RawRow]:
 def _csv(path: Path) -> Iterator[RawRow]:
     """A CSV with a header line; an empty field is null."""
     name = str(path)
+    # the module's own limit of 131,072 characters, which it keeps for the whole process, is a long dialogue's length
+    csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_OBJECT))
     with _open(path) as stream:
         table = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
         while True:
@@ -274,7 +280,8 @@ _SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid"
 
 
 def _split_of(path: Path) -> str | None:
-    words = re.split(r"[^a-z]+", path.name.lower())
+    """The split that a path inside a data folder names, its file name first, then its folders from the innermost."""
+    words = (w for part in reversed(path.parts) for w in re.split(r"[^a-z]+", part.lower()))
     return next((_SPLITS[w] for w in words if w in _SPLITS), None)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from rewardkit.types import Judgement, Sample
 
@@ -56,31 +56,3 @@ def split(items: Iterable[Kind], fractions: Mapping[str, float], seed: int = 0) 
         if name is not None:
             parts[name].append(item)
     return parts
-
-
-def only(items: Iterable[Kind], part: str, fractions: Mapping[str, float], seed: int = 0) -> Iterator[Kind]:
-    """A stream's items of one part.
-
-    Raises:
-        ValueError: for a part that has no fraction.
-    """
-    if part not in fractions:
-        raise ValueError(f"there is no part {part!r}; there are {', '.join(fractions)}")
-    return (item for item in items if part_of(item, fractions, seed) == part)
-
-
-def folds(items: Iterable[Kind], k: int, seed: int = 0) -> Iterator[tuple[list[Kind], list[Kind]]]:
-    """``k`` times (the rest, the fold held out); every item is held out once, with all others of its prompt.
-
-    Raises:
-        ValueError: for fewer than two folds.
-    """
-    if k < 2:
-        raise ValueError(f"cross-validation needs at least two folds, not {k}")
-    fixed = list(items)
-    fold: list[Any] = [int(position(item, seed) * k) for item in fixed]
-    for held in range(k):
-        yield (
-            [item for item, f in zip(fixed, fold, strict=True) if f != held],
-            [item for item, f in zip(fixed, fold, strict=True) if f == held],
-        )

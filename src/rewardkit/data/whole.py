@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,21 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write a JSON file whole, indented."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file whole, indented; what is not finite becomes null, as JSON knows neither NaN nor infinity."""
+    write_text(path, json.dumps(nullable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def nullable(value: Any) -> Any:
+    """``value`` with ``None`` in the place of every number that is not finite, in lists and mappings at any depth.
+
+    >>> nullable({"mean": math.nan, "n": 2, "interval": (0.5, math.inf)})
+    {'mean': None, 'n': 2, 'interval': [0.5, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: nullable(v) for k, v in value.items()}
+    return [nullable(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _umask() -> int:

@@ -1,6 +1,7 @@
 """What the theory of KL-regularised alignment says exactly, on distributions that can be listed.
 
-Distributions are log-probabilities over the last axis, ``[..., N]``; KL is in nats. Float64 is advised.
+Distributions are log-probabilities over the last axis, ``[..., N]``, ``-inf`` for what cannot happen; KL is in nats.
+Float64 is advised.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from rewardkit.registry import entry
 
 
 def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """``KL(q || p)`` over the last axis: ``[..., N] -> [...]``; outcomes with ``q = 0`` contribute nothing."""
+    """``KL(q || p)`` over the last axis: ``[..., N] -> [...]``; outcomes with ``q = 0`` contribute nothing.
+
+    NaN in, NaN out: a distribution that went wrong is not at distance 0.
+    """
     q = log_q.exp()
-    return torch.where(q > 0, q * (log_q - log_p), torch.zeros_like(q)).sum(-1)
+    return torch.where(q == 0, torch.zeros_like(q), q * (log_q - log_p)).sum(-1)
 
 
 def tilted(log_p: Tensor, reward: Tensor, beta: float) -> Tensor:
@@ -38,14 +42,15 @@ def tilted_to(log_p: Tensor, reward: Tensor, budget: float) -> Tensor:
     """The best expected reward within ``KL(. || p) <= budget``: the tilt ``[N] -> [N]`` whose KL is the budget.
 
     KL grows with the tilt, so its strength is found by bisection. A budget that no tilt reaches gives ``p`` given
-    that the reward is largest.
+    that the reward is the largest that it can give.
 
     Raises:
         ValueError: for a negative budget.
     """
     if budget < 0:
         raise ValueError(f"tilted_to needs a budget of at least 0, not {budget}")
-    best = torch.where(reward == reward.max(), log_p, torch.full_like(log_p, -math.inf)).log_softmax(-1)
+    largest = reward[log_p > -math.inf].max()
+    best = torch.where(reward == largest, log_p, torch.full_like(log_p, -math.inf)).log_softmax(-1)
     if budget >= float(kl(best, log_p)):
         return best
     low, high = 0.0, 1.0
@@ -64,24 +69,26 @@ def best_of_n_distribution(log_p: Tensor, reward: Tensor, n: float) -> Tensor:
     """Log-probabilities of the best of ``n`` independent draws, ties broken at random: ``[N] -> [N]``.
 
     An outcome of reward v has ``(F(v)^n - F(v-)^n) * p(y) / p(reward = v)`` with F the distribution of the reward
-    under p. ``n`` need not be whole.
+    under p. ``n`` need not be whole. What p cannot give is given by no number of draws.
 
     >>> best_of_n_distribution(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.0, 1.0]), 2).exp()
     tensor([0.2500, 0.7500])
     """
     if n < 1:
         raise ValueError(f"best_of_n_distribution needs n of at least 1, not {n}")
-    levels, index = torch.unique(reward, return_inverse=True)  # ascending
-    mass = torch.zeros(len(levels), dtype=log_p.dtype).index_add_(0, index, log_p.exp())
-    below = torch.cat([mass.new_zeros(1), mass.cumsum(0)])
-    below = below / below[-1]
-    # F^n - F-^n = -F-^n * expm1(n log(F / F-)) loses no digits where F and F- are close
-    upper, lower = below[1:], below[:-1]
-    ratio = n * (upper.log() - lower.clamp(min=torch.finfo(log_p.dtype).tiny).log())
-    log_step = torch.where(lower > 0, n * lower.log() + torch.expm1(ratio).log(), n * upper.log())
-    # far above F- the difference is F^n itself and expm1 overflows
-    log_step = torch.where(ratio > 30, n * upper.log(), log_step)
-    return (log_step[index] + log_p - mass.log()[index]).log_softmax(-1)
+    possible = log_p.exp() > 0
+    log_p_K = log_p[possible]
+    levels, index_K = torch.unique(reward[possible], return_inverse=True)  # ascending
+    mass = torch.zeros(len(levels), dtype=log_p.dtype).index_add_(0, index_K, log_p_K.exp())
+    upper = mass.cumsum(0) / mass.sum()
+    lower = torch.cat([mass.new_zeros(1), upper[:-1]])
+    # F^n - F-^n = F-^n * expm1(n log(F / F-)) loses no digits where F and F- are close
+    ratio = n * torch.log1p(mass / mass.sum() / lower)
+    # far above F- the difference is F^n itself and expm1 overflows; at the lowest level F- is 0
+    log_step = torch.where(ratio > 30, n * upper.log(), n * lower.log() + torch.expm1(ratio).log())
+    best = torch.full_like(log_p, -math.inf)
+    best[possible] = (log_step[index_K] + log_p_K - mass.log()[index_K]).log_softmax(-1)
+    return best
 
 
 @entry(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from rewardkit.data.row import Row
+from rewardkit.data.sources import open_rows
 
 SUFFIXES = (".jsonl.gz", ".json.gz", ".jsonl", ".json")
 
 
-def files_in(folder: str | Path) -> dict[str, Path]:
-    """JSON files of a folder and of those below it, by their path without suffix (``CaseStudy/Normal/dataset``).
+def files_in(folder: str | Path) -> list[tuple[str, Path]]:
+    """JSON files of a folder and of those below it, each after its path without suffix (``CaseStudy/Normal/dataset``).
 
     Raises:
         FileNotFoundError: for a folder that is not there.
@@ -20,11 +20,11 @@ def files_in(folder: str | Path) -> dict[str, Path]:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder; give the benchmark's own folder with --data")
-    found = {}
+    found = []
     for path in sorted(root.rglob("*")):
         suffix = next((s for s in SUFFIXES if path.name.endswith(s)), None)
         if suffix and path.is_file():
-            found[path.relative_to(root).as_posix()[: -len(suffix)]] = path
+            found.append((path.relative_to(root).as_posix()[: -len(suffix)], path))
     return found
 
 
@@ -37,29 +37,32 @@ def subsets_in(
         subset_of: the subset that a path without suffix belongs to, or ``None``. order: all subsets.
 
     Raises:
-        ValueError: where the folder holds none.
+        ValueError: where the folder holds none, or two files of one.
     """
-    files = {subset: path for name, path in files_in(folder).items() if (subset := subset_of(name))}
+    files: dict[str, Path] = {}
+    for name, path in files_in(folder):
+        subset = subset_of(name)
+        if subset is None:
+            continue
+        if subset in files:
+            raise ValueError(f"{files[subset]} and {path} both hold {subset} of {benchmark}: keep one of them")
+        files[subset] = path
     if not files:
         raise ValueError(f"{folder}: holds no subset of {benchmark}; files are named {', '.join(order[:4])} ...")
     return {subset: files[subset] for subset in order if subset in files}
 
 
-def rows_of(path: Path, fields: Mapping[str, type]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a JSON list or of JSON lines, numbered from 1, with their fields checked.
+def rows_of(path: Path, fields: Mapping[str, type]) -> Iterator[Row]:
+    """Rows of a JSON list or of JSON lines, with their fields checked.
 
     Raises:
-        ValueError: naming file, row and field.
+        DataError: naming file, line and field.
     """
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode("utf-8")
-        whole = text.lstrip()[:1] == "["
-        rows = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
-    for number, row in enumerate(rows, 1):
+    for raw in open_rows(path):
+        if raw.error is not None:
+            raise raw.error
+        row = Row(raw)
         for name, kind in fields.items():
-            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
-                raise ValueError(f"{path}: row {number}: field {name!r} is missing or of the wrong type")
-        yield number, row
+            if not isinstance(raw.values.get(name), kind):
+                raise row.error(name, f"missing, or of another type than {kind.__name__}")
+        yield row

@@ -64,9 +64,8 @@ class Overoptimization:
     """What became of the gold reward while the proxy was optimised.
 
     Args:
-        gold_start, gold_peak, gold_end: first, largest and last. kl_at_peak: where the largest stood.
-        peaked: whether gold fell after its largest value by more than ``tolerance``; otherwise there is no peak
-            within the run.
+        gold_start, gold_peak, gold_end: at the first point, at the peak, at the last. kl_at_peak: where the peak stood.
+        peaked: whether gold fell after its peak by more than ``tolerance``; otherwise there is no peak within the run.
         drop: ``gold_peak - gold_end``. proxy_gain: of the whole run. proxy_after_peak: what the proxy still gained
             after the peak, while gold fell.
     """
@@ -87,21 +86,34 @@ class Overoptimization:
     source="Stiennon et al. 2020, arXiv:2009.01325, section 4.3; Gao et al. 2022, arXiv:2210.10760",
 )
 def overoptimization_curve(
-    kl: Sequence[float], proxy: Sequence[float], gold: Sequence[float], *, tolerance: float = 0.0
+    kl: Sequence[float],
+    proxy: Sequence[float],
+    gold: Sequence[float],
+    *,
+    tolerance: float = 0.0,
+    located_by: Sequence[float] | None = None,
 ) -> Overoptimization:
     """Where the gold reward peaked along a run, and what the proxy did after that.
 
     Args:
         kl: nats to the start, in order of the run (or of ``n``, or of falling beta). proxy, gold: of the same points.
         tolerance: a fall within this is noise, not a peak; give the standard error of a difference.
+        located_by: gold of the same points on other draws: the peak is the largest of these. The largest of many noisy
+            values of ``gold`` itself owes part of its height to luck, so that a gold reward that stays flat would
+            seem to rise and fall.
+
+    Raises:
+        ValueError: for lists of different length or fewer than two points.
 
     >>> found = overoptimization_curve([0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 0.8, 0.2])
     >>> found.kl_at_peak, found.peaked, found.proxy_after_peak
     (1.0, True, 2.0)
     """
-    if not len(kl) == len(proxy) == len(gold) or len(kl) < 2:
-        raise ValueError(f"a curve needs equally many points, two at least: {len(kl)}, {len(proxy)}, {len(gold)}")
-    top = int(np.argmax(gold))
+    guide = gold if located_by is None else located_by
+    if not len(kl) == len(proxy) == len(gold) == len(guide) or len(kl) < 2:
+        sizes = ", ".join(str(len(x)) for x in (kl, proxy, gold, guide))
+        raise ValueError(f"a curve needs equally many points, two at least: {sizes}")
+    top = int(np.argmax(guide))
     drop = float(gold[top] - gold[-1])
     return Overoptimization(
         gold_start=float(gold[0]),

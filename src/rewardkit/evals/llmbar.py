@@ -42,15 +42,16 @@ def read(path: Path) -> list[Judgement]:
     """The comparisons of one file, as messages.
 
     Raises:
-        ValueError: naming file, row and field.
+        DataError: naming file, line and field.
     """
     judged = []
-    for number, row in rows_of(path, FIELDS):
-        if row["label"] not in (1, 2):
-            raise ValueError(f"{path}: row {number}: field 'label' must be 1 or 2, not {row['label']!r}")
-        prompt = [{"role": "user", "content": row["input"]}]
-        items = tuple(Sample(prompt, row[f"output_{k}"]) for k in (1, 2))
-        judged.append(Judgement(items, rank=(0, 1) if row["label"] == 1 else (1, 0)))
+    for row in rows_of(path, FIELDS):
+        values = row.raw.values
+        if values["label"] not in (1, 2):
+            raise row.error("label", f"must be 1 or 2, not {values['label']!r}")
+        prompt = [{"role": "user", "content": values["input"]}]
+        items = tuple(Sample(prompt, values[f"output_{k}"]) for k in (1, 2))
+        judged.append(Judgement(items, rank=(0, 1) if values["label"] == 1 else (1, 0)))
     return judged
 
 
@@ -70,7 +71,7 @@ def llmbar(reward: Reward, folder: str | Path) -> dict[str, Measure]:
         figure.
 
     Raises:
-        ValueError: where the folder holds no subset.
+        ValueError: where the folder holds no subset, or two files of one.
 
     >>> import json, tempfile
     >>> from rewardkit.rewards.load import load_reward

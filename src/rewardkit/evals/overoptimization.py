@@ -56,6 +56,9 @@ class Ruler:
         compare: ``(new, old) -> judgements``, people or their simulation.
         sampling, seed: how outputs are drawn. draws: outputs a prompt of the start, all of which a new output is
             compared with: one alone would add its own luck to every win rate.
+
+    Raises:
+        ValueError: for ``compare`` without ``validation`` prompts to ask on.
     """
 
     start: Policy
@@ -72,6 +75,8 @@ class Ruler:
     baseline_proxy: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.compare is not None and not self.validation:
+            raise ValueError("compare= is asked on validation prompts: pass validation= too")
         self.baseline = self.start.sample(self.prompts, self.draws, sampling=self.sampling, seed=self.seed)
         self.baseline_gold = outcomes(self.gold, self.baseline)
         self.baseline_proxy = outcomes(self.proxy, self.baseline)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rewardkit.data.row import Row
 from rewardkit.evals.files import rows_of, subsets_in
 from rewardkit.measures.intervals import bootstrap
 from rewardkit.protocols import Reward
@@ -87,7 +88,7 @@ def rm_bench(reward: Reward, folder: str | Path) -> dict[str, Matrix]:
         Never an overall figure.
 
     Raises:
-        ValueError: where the folder holds no subset.
+        ValueError: where the folder holds no subset, or two files of one.
 
     >>> import json, tempfile
     >>> from rewardkit.rewards.load import load_reward
@@ -100,7 +101,7 @@ def rm_bench(reward: Reward, folder: str | Path) -> dict[str, Matrix]:
     """
     found = {}
     for subset, path in subsets_in(folder, subset_of, SUBSETS, "RM-Bench").items():
-        groups = [_replies(path, number, row) for number, row in rows_of(path, FIELDS)]
+        groups = [_replies(row) for row in rows_of(path, FIELDS)]
         scored: dict[str, list[Tensor]] = defaultdict(list)
         for scores in score_groups(reward, groups):
             assert scores.outcome is not None
@@ -110,13 +111,14 @@ def rm_bench(reward: Reward, folder: str | Path) -> dict[str, Matrix]:
     return found
 
 
-def _replies(path: Path, number: int, row: dict[str, object]) -> list[Sample]:
+def _replies(row: Row) -> list[Sample]:
     """The six samples of a row, the chosen first."""
-    prompt = [{"role": "user", "content": row["prompt"]}]
+    values = row.raw.values
+    prompt = [{"role": "user", "content": values["prompt"]}]
     replies: list[Sample] = []
     for side in ("chosen", "rejected"):
-        texts = row[side]
-        if not isinstance(texts, list) or len(texts) != 3 or not all(isinstance(t, str) for t in texts):
-            raise ValueError(f"{path}: row {number}: field {side!r} must hold three texts, one a style")
+        texts = values[side]
+        if len(texts) != 3 or not all(isinstance(t, str) for t in texts):
+            raise row.error(side, "must hold three texts, one a style")
         replies += [Sample(prompt, t) for t in texts]
     return replies

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 
 from rewardkit.credit.base import chain
 from rewardkit.credit.group import whiten
@@ -25,7 +24,7 @@ from rewardkit.rewards.learned.scalar import ScalarReward
 from rewardkit.training.fit import fit
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
-from rewardkit.types import Judgement, Rollout
+from rewardkit.types import Judgement
 from rewardkit.worlds.tokens import Tokens
 
 
@@ -54,18 +53,6 @@ def reward_model(
     for _ in fit(learner, data, bradley_terry, epochs=epochs, batch=size, seed=seed):
         pass
     return reward
-
-
-def accuracy(reward: Reward, judgements: Sequence[Judgement]) -> float:
-    """Share of comparisons that the reward orders as the annotator did; equal scores count half."""
-    rows = comparison_rows(judgements)
-    scores = reward(Rollout(rows.samples, torch.ones(len(rows), 1), rows.group)).outcome
-    if scores is None:
-        raise ValueError(f"reward {reward.name!r} gave no outcome")
-    rank = rows.tensors["rank"].reshape(-1, 2)
-    first, second = scores.reshape(-1, 2).unbind(1)
-    gap = torch.where(rank[:, 0] < rank[:, 1], first - second, second - first)
-    return float(((gap > 0).double() + 0.5 * (gap == 0).double()).mean())
 
 
 def preference(

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from rewardkit.measures.intervals import mean_interval
+
 Verdict = Literal["shown", "not shown at this scale", "contrary"]
 Figures = Mapping[str, Any]
 Size = TypeVar("Size")
@@ -42,7 +44,8 @@ class Arm:
     """One way of doing it.
 
     Args:
-        run: ``Run -> {figure: number or list of numbers}``. Lists are kept as curves and enter no expectation.
+        run: ``Run -> {figure: number or list of numbers}``. Lists are kept as curves and enter no expectation. A number
+            that is not finite is a figure that there is not: no expectation on it can be shown.
         tuned: whether the arm reads the grid point; one that does not runs once a seed.
     """
 
@@ -116,7 +119,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an expectation: the mean over seeds with its 95% interval, and the verdict."""
+    """What became of an expectation: the mean over seeds with its 95% interval, and the verdict.
+
+    A single seed is its own interval; with ``every`` the interval runs from the smallest seed to the largest.
+    """
 
     claim: str
     mean: float
@@ -125,28 +131,11 @@ class Outcome:
     verdict: Verdict
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95% Student interval; a single value is its own interval.
-
-    >>> [round(v, 3) for v in t_interval([1.0, 2.0, 3.0])]
-    [2.0, -0.484, 4.484]
-    """
-    from scipy.stats import t
-
-    n = len(values)
-    mean = sum(values) / n
-    if n == 1:
-        return mean, mean, mean
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    half = float(t.ppf(0.975, n - 1)) * spread
-    return mean, mean - half, mean + half
-
-
 def judge(expect: Expect, figures: Mapping[str, Mapping[int, Figures]]) -> Outcome:
     """The outcome of one expectation.
 
     Args:
-        expect: what was expected. figures: arm -> seed -> figures.
+        expect: what was expected. figures: arm -> seed -> figures; ``None`` for a number that is not finite.
 
     Raises:
         KeyError: if an arm did not report the figure.
@@ -154,7 +143,8 @@ def judge(expect: Expect, figures: Mapping[str, Mapping[int, Figures]]) -> Outco
 
     def of(arm: str, seed: int, name: str) -> float:
         try:
-            return float(figures[arm][seed][name])
+            value = figures[arm][seed][name]
+            return math.nan if value is None else float(value)
         except KeyError:
             raise KeyError(f"arm {arm!r} reports no figure {name!r}; it has {sorted(figures[arm][seed])}") from None
 
@@ -164,19 +154,18 @@ def judge(expect: Expect, figures: Mapping[str, Mapping[int, Figures]]) -> Outco
         if expect.over is not None:
             value -= of(expect.over, seed, expect.over_figure or expect.figure)
         values.append(value)
-    mean, low, high = t_interval(values)
-    if expect.every:
-        low, high = min(values), max(values)
-    verdict: Verdict
     if not all(math.isfinite(v) for v in values):
-        verdict = "not shown at this scale"
-    elif low > expect.low and high < expect.high:
+        return Outcome(expect.claim, math.nan, math.nan, math.nan, "not shown at this scale")
+    spread = None if expect.every else mean_interval(values)
+    low, high = spread or (min(values), max(values))
+    verdict: Verdict
+    if low > expect.low and high < expect.high:
         verdict = "shown"
     elif high <= expect.low or low >= expect.high:
         verdict = "contrary"
     else:
         verdict = "not shown at this scale"
-    return Outcome(expect.claim, mean, low, high, verdict)
+    return Outcome(expect.claim, math.fsum(values) / len(values), low, high, verdict)
 
 
 def overall(outcomes: Sequence[Outcome]) -> Verdict:

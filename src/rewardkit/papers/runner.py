@@ -1,14 +1,11 @@
 """Runs recipes: tunes every arm, runs every seed, keeps each piece, judges, records.
 
-A piece is one (arm, grid point, seed). Its figures are kept in a file that is named by a hash of the recipe's source,
-the source of all of rewardkit that it imports, and the versions that matter, so a second run repeats only what
-changed.
+A piece is one (arm, grid point, seed). Its figures are kept in a folder that is named by the recipe's mark, so a second
+run repeats only what changed.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
 import importlib
 import json
@@ -20,13 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import rewardkit
-from rewardkit.data.whole import write_json
+from rewardkit.data.whole import nullable, write_json
 from rewardkit.papers.recipe import Arm, Recipe, Run, judge, overall
-from rewardkit.papers.works import RECIPES, RESULTS, find, load, recipe_file
-from rewardkit.worlds.cache import root
+from rewardkit.papers.works import RECIPES, RESULTS, find, load, mark, recipe_file
+from rewardkit.worlds.cache import root, versions
 
-PACKAGE = Path(rewardkit.__file__).parent
 Say = Callable[[str], None]
 
 
@@ -51,50 +46,6 @@ def cache_folder() -> Path:
     return root() / "papers"
 
 
-def versions() -> dict[str, str]:
-    """What a result is stamped with."""
-    import torch
-    import transformers
-
-    return {
-        "rewardkit": rewardkit.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-@functools.cache
-def _imports(file: Path) -> tuple[Path, ...]:
-    """Files of rewardkit that a file imports, at any depth of its code."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
-    files = []
-    for name in sorted(names):
-        if name.partition(".")[0] == "rewardkit":
-            stem = PACKAGE.joinpath(*name.split(".")[1:])
-            files += [f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.exists()]
-    return tuple(files)
-
-
-def fingerprint(file: Path) -> str:
-    """Hash of a recipe's source, of everything in rewardkit that it imports, and of the versions of the libraries."""
-    seen, todo = set(), [file]
-    while todo:
-        one = todo.pop()
-        if one not in seen:
-            seen.add(one)
-            todo += _imports(one)
-    digest = hashlib.sha256(json.dumps({k: v for k, v in versions().items() if k != "python"}).encode())
-    for one in sorted(seen):
-        digest.update(one.name.encode() + one.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def reproduce(
     recipe: Recipe,
     *,
@@ -107,16 +58,18 @@ def reproduce(
     """Run a recipe and judge it.
 
     Args:
-        recipe: what to run. smoke: the smallest size, one seed, one grid point, nothing kept, no verdict.
+        recipe: what to run. smoke: the smallest size, one seed, one grid point, no figure kept, no verdict.
         fresh: repeat pieces that are already there. folder: where pieces are kept; default :func:`cache_folder`.
         source: the recipe's file; default ``papers/recipes/<slug>.py``. say: told of every piece.
 
     Returns:
-        The result as it is recorded: verdict, outcomes, arms with their figures by seed, versions, seconds.
+        The result as it is recorded: verdict, outcomes, arms with their figures by seed, versions, seconds. A number
+        that is not finite is ``None``.
     """
-    mark = fingerprint(source or recipe_file(recipe.slug))
+    stamp = versions()
+    made = mark(source or recipe_file(recipe.slug), stamp)
     seeds, grid = (recipe.seeds[:1], recipe.grid[:1]) if smoke else (recipe.seeds, recipe.grid)
-    where = (folder or cache_folder()) / recipe.slug / mark
+    where = (folder or cache_folder()) / recipe.slug / made
     kept = None if smoke else where
     total = sum((len(grid) if a.tuned and len(grid) > 1 else 0) + len(seeds) for a in recipe.arms.values())
     count, began = 0, time.perf_counter()
@@ -148,7 +101,7 @@ def reproduce(
             seconds += took
         arms[name] = {"point": dict(point) if arm.tuned else {}, "tuning": tuning, "seeds": by_seed}
     outcomes = [judge(e, {n: a["seeds"] for n, a in arms.items()}) for e in recipe.expectations]
-    return {
+    result = {
         "slug": recipe.slug,
         "verdict": None if smoke else overall(outcomes),
         "smoke": smoke,
@@ -157,24 +110,25 @@ def reproduce(
         "arms": arms,
         "seeds": list(seeds),
         "seconds": round(seconds, 1),
-        "versions": versions(),
-        "recipe": mark,
+        "versions": {"python": platform.python_version(), **stamp},
+        "recipe": made,
     }
+    return nullable(result)
 
 
-def _comparable(value: float) -> float:
-    return value if math.isfinite(value) else -math.inf
+def _comparable(value: float | None) -> float:
+    return -math.inf if value is None else value
 
 
 def _piece(name: str, arm: Arm, run: Run, kept: Path | None, fresh: bool) -> tuple[dict[str, Any], float, bool]:
-    """Figures and seconds of one piece, and whether it was there already."""
+    """Figures (``None`` where not finite) and seconds of one piece, and whether it was there already."""
     key = hashlib.sha256(json.dumps([name, run.seed, dict(run.point)], sort_keys=True).encode()).hexdigest()[:12]
     file = kept / f"{name}-{run.seed}-{key}.json" if kept else None
     if file and file.exists() and not fresh:
         found = json.loads(file.read_text(encoding="utf-8"))
         return found["figures"], found["seconds"], True
     start = time.perf_counter()
-    figures = dict(arm.run(run))
+    figures = nullable(arm.run(run))
     seconds = time.perf_counter() - start
     if file:
         write_json(file, {"figures": figures, "seconds": seconds})

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rewardkit.worlds.cache import fingerprint, made_by
+
 if TYPE_CHECKING:
     from rewardkit.registry import Registry
 
@@ -70,7 +72,8 @@ class Row:
             that) or ``missing``.
         missing_components: names of ``home`` that the registry does not know.
         recipe: whether ``papers/recipes/<slug>.py`` exists.
-        verdict: of the recorded result: ``shown``, ``not shown at this scale``, ``contrary``; ``None`` without one.
+        verdict: of the recorded result: ``shown``, ``not shown at this scale``, ``contrary``; ``stale`` where the
+            recipe, or code that it imports, has changed since; ``None`` without a result.
     """
 
     work: Work
@@ -164,6 +167,17 @@ def result(slug: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
+def mark(file: Path, stamp: Mapping[str, str]) -> str:
+    """What a result of the recipe ``file`` is stamped with: a hash of its code, of all of rewardkit behind it, and of
+    the versions.
+
+    Args:
+        file: the recipe. stamp: versions of rewardkit, torch and transformers under which it ran.
+    """
+    facts = made_by(file)
+    return fingerprint({k: stamp.get(k, v) for k, v in facts.items()})
+
+
 def row(work: Work, known: Names, *, recipes: Path = RECIPES, results: Path = RESULTS) -> Row:
     """How far a work is built.
 
@@ -181,7 +195,15 @@ def row(work: Work, known: Names, *, recipes: Path = RECIPES, results: Path = RE
         state = "partial"
     else:
         state = "missing"
-    return Row(work, state, missing, recipe, recorded["verdict"] if recorded else None)
+    return Row(work, state, missing, recipe, _verdict(recorded, recipe_file(work.slug, recipes)))
+
+
+def _verdict(recorded: Mapping[str, Any] | None, recipe: Path) -> str | None:
+    """Of a recorded result; ``stale`` where its recipe is another by now. Newer libraries alone make nothing stale."""
+    if recorded is None:
+        return None
+    current = recipe.exists() and recorded["recipe"] == mark(recipe, recorded["versions"])
+    return recorded["verdict"] if current else "stale"
 
 
 def rows(known: Names | None = None) -> list[Row]:

@@ -6,6 +6,8 @@ The cache lies in ``$REWARDKIT_CACHE``, or in the platform's cache folder (``~/.
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import rewardkit
+
+PACKAGE = Path(rewardkit.__file__).parent
 RECORD = "fingerprint.json"
 """Written into every cached folder: what it was built from."""
 
@@ -52,6 +57,55 @@ def digest(*paths: Path) -> str:
     for path in sorted(paths):
         total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of rewardkit and of the libraries that numbers depend on."""
+    import torch
+    import transformers
+
+    return {
+        "rewardkit": rewardkit.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def made_by(file: Path, *data: Path) -> dict[str, str]:
+    """Facts for whatever the code of ``file`` makes: the versions, and ``source``, a digest of all code behind it.
+
+    Args:
+        file: its source, digested with everything of rewardkit that it imports. data: further files that it reads.
+    """
+    return {**versions(), "source": digest(*sources(file), *data)}
+
+
+def sources(file: Path) -> set[Path]:
+    """A source file and every file of rewardkit that it imports, whether directly or through others."""
+    found, waiting = set(), [file]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += _imports(one)
+    return found
+
+
+@functools.cache
+def _imports(file: Path) -> tuple[Path, ...]:
+    """Files of rewardkit that a file imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+    files = []
+    for name in sorted(names):
+        if name.partition(".")[0] == "rewardkit":
+            stem = PACKAGE.joinpath(*name.split(".")[1:])
+            files += [f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.exists()]
+    return tuple(files)
 
 
 @contextmanager

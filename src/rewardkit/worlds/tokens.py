@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewardkit.measures.pairs import wins
 from rewardkit.objectives.imitation import sft
 from rewardkit.policies.language import LanguagePolicy, Sampling
 from rewardkit.policies.language.tokenizer import BOS, EOS, PAD
@@ -25,7 +26,7 @@ from rewardkit.rewards.base import RewardBase
 from rewardkit.training.learner import Learner
 from rewardkit.training.term import Term
 from rewardkit.types import Judgement, Rollout, Sample, Scores
-from rewardkit.worlds.cache import cached, digest
+from rewardkit.worlds.cache import cached, made_by
 
 TOPICS, OWN = 6, 4
 PADDING, FLOURISH = "-", "!"
@@ -33,7 +34,8 @@ LENGTH = 14
 """Most tokens of a reply, its end included."""
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-LARGE = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
+LARGE = {"hidden_size": 80, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
+"""Ten times the weights of :data:`SMALL`."""
 
 
 def letters(topic: int) -> str:
@@ -150,7 +152,7 @@ class Tokens:
             "steps": steps,
             "demonstrations": demonstrations,
             "marker": self.marker,
-            "source": digest(Path(__file__)),
+            **made_by(Path(__file__)),
         }
         folder = cached("tokens", facts, lambda out: self._train(facts).save(out))
         return LanguagePolicy.load(folder, name="tokens")
@@ -191,7 +193,7 @@ class Tokens:
             "distinct": len({(s.prompt, s.output) for s in rollout.samples}) / len(texts),
             "flourish": float(np.mean([t.count(FLOURISH) for t in texts])),
             "kl": self.kl(policy, rollout),
-            "win": float(((gold > before).float() + 0.5 * (gold == before).float()).mean()),
+            "win": float(wins(gold, before).mean()),
         }
         if proxy is not None:
             found["proxy"] = float(_outcome(proxy(rollout)).mean())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rewardkit.cli.demo.results import Track
+from rewardkit.cli.demo.results import Track, falls, over_seeds
 from rewardkit.evals.overoptimization import Point
 from rewardkit.evals.report import charts
 from rewardkit.evals.report.page import Page, Reply, Section, Shown, Table, Tile
@@ -61,25 +61,27 @@ def build(
 
 
 def verdict(tracks: Sequence[Track], grpo: Mapping[str, Any]) -> str:
-    """What happened, in words that follow from the figures."""
-    fell = sum(t.fell for t in tracks)
+    """What happened, in words that follow from the figures. A peak is one where gold fell in most seeds."""
+    fell, several = falls(tracks), len(tracks) > 1
     gain = grpo["gold_after"] - grpo["gold_before"]
     stop = (
         f"Stopped where annotators could no longer tell the gain ({grpo['kl_at_stop']:.1f} nats of KL), gold stood at "
         f"{grpo['gold_after']:.2f}, {'up' if gain >= 0 else 'down'} from {grpo['gold_before']:.2f}, and gold preferred "
         f"the reply to the SFT model's on {grpo['gold_winrate_vs_sft']:.0%} of the test prompts."
     )
-    if fell == 0:
+    if not fell:
+        share = f" (it fell in {sum(t.fell for t in tracks)} of {len(tracks)} seeds)" if several else ""
         peak = (
             f"No peak within the run: gold was still at its largest, {grpo['gold_peak']:.2f}, within the noise of the "
-            "measurement, when the run ended."
+            f"measurement, when the run ended{share}."
         )
     else:
-        share = "" if len(tracks) == 1 else f" (in {fell} of {len(tracks)} seeds)"
+        there = over_seeds(fell)
+        share = f" (means over the {len(fell)} of {len(tracks)} seeds in which it fell)" if several else ""
         peak = (
-            f"Gold peaked at {grpo['gold_peak']:.2f} around update {grpo['step_at_peak']:.0f}, "
-            f"{grpo['kl_at_peak']:.1f} nats from the SFT model, and fell to {grpo['gold_last']:.2f} by the end of the "
-            f"run{share}, while the proxy went from {grpo['proxy_before']:.2f} to {grpo['proxy_last']:.2f}."
+            f"Gold peaked at {there['gold_peak']:.2f} around update {there['step_at_peak']:.0f}, "
+            f"{there['kl_at_peak']:.1f} nats from the SFT model, and fell to {there['gold_last']:.2f} by the end of "
+            f"the run, while the proxy went from {there['proxy_before']:.2f} to {there['proxy_last']:.2f}{share}."
         )
     return f"{peak} {stop}"
 
@@ -90,9 +92,11 @@ def _gains(points: Sequence[Point], key: str, spread: Mapping[str, float]) -> li
 
 
 def _lead(tracks: Sequence[Track], spread: Mapping[str, float]) -> str:
-    peak = math.fsum(t.points[t.peak].step for t in tracks) / len(tracks)
+    fell = falls(tracks)
+    marked = fell or tracks
+    peak = math.fsum(t.points[t.peak].step for t in marked) / len(marked)
     stop = math.fsum(t.points[t.stop].step for t in tracks) / len(tracks)
-    fell = any(t.fell for t in tracks)
+    share = "" if len(fell) == len(tracks) else f" ({len(fell)} of {len(tracks)} seeds)"
     return charts.overoptimisation(
         [[p.step for p in t.points] for t in tracks],
         [_gains(t.points, "proxy", spread) for t in tracks],
@@ -100,7 +104,7 @@ def _lead(tracks: Sequence[Track], spread: Mapping[str, float]) -> str:
         [[p.kl for p in t.points] for t in tracks],
         peak_step=peak,
         stop_step=stop,
-        peak_label="gold peaks" if fell else "largest gold (no peak within the run)",
+        peak_label=f"gold peaks{share}" if fell else "largest gold (no peak within the run)",
     )
 
 

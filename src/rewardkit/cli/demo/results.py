@@ -80,15 +80,27 @@ def over_seeds(tracks: Sequence[Track]) -> dict[str, Any]:
     return found
 
 
+def falls(tracks: Sequence[Track]) -> list[Track]:
+    """The seeds to speak of a peak by: those in which gold fell within the run, if they are most; else none."""
+    fell = [t for t in tracks if t.fell]
+    return fell if 2 * len(fell) > len(tracks) else []
+
+
 def summary(
     tracks: Mapping[str, Sequence[Track]], reward_model: Mapping[str, Any], *, seeds: Sequence[int], seconds: float
 ) -> dict[str, Any]:
-    """``summary.json``: GRPO's figures at the top, the same for ``dpo`` and ``best_of_n``, and the reward model's."""
+    """``summary.json``: GRPO's figures at the top, the same for ``dpo`` and ``best_of_n``, and the reward model's.
+
+    ``seconds`` at the top are those of the whole demo, which ran once: they have no interval.
+    """
     own = {name: over_seeds(t) for name, t in tracks.items()}
+    top = dict(own["grpo"])
+    if "intervals" in top:
+        top["intervals"] = {k: v for k, v in top["intervals"].items() if k != "seconds"}
     return {
         "rm_accuracy": reward_model["accuracy"],
         "rm_accuracy_ceiling": reward_model["ceiling"],
-        **own["grpo"],
+        **top,
         "seconds": seconds,
         "seeds": list(seeds),
         "grpo": own["grpo"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -42,7 +43,8 @@ def demo(out: Path, budget: Budget, seeds: Sequence[int], began: float) -> dict[
     """Run everything and write ``report.html``, ``summary.json``, the reward model and the logs into ``out``.
 
     Args:
-        out: the folder. budget: what it may cost. seeds: of everything after the reward model.
+        out: the folder; logs of an earlier run in it are removed. budget: what it may cost.
+        seeds: of everything after the reward model.
         began: ``time.perf_counter()`` when the command started.
 
     Returns:
@@ -51,7 +53,7 @@ def demo(out: Path, budget: Budget, seeds: Sequence[int], began: float) -> dict[
     world = AssistantWorld()
     sft = world.base_policy(**budget.sft)
     sft.max_tokens = 32768  # short rows: larger batches cost little memory and save many passes
-    logs = out / "logs"
+    logs = _fresh(out / "logs")
     judged = rank_replies(world, sft, budget, seed=1)
     held_out = compare_replies(world, sft, world.prompts("validation"), budget.held_out, budget, seed=2)
     reward = fit_reward(sft, judged, budget, logs)
@@ -85,6 +87,14 @@ def demo(out: Path, budget: Budget, seeds: Sequence[int], began: float) -> dict[
     write_json(out / "summary.json", figures)
     write_text(out / "report.html", page.html())
     return figures
+
+
+def _fresh(logs: Path) -> Path:
+    """The folder of logs without those of an earlier run, to which trackers would append; other files stay."""
+    for name in ("reward_model", *(f"{method}-*" for method in METHODS)):
+        for folder in logs.glob(name):
+            shutil.rmtree(folder)
+    return logs
 
 
 def in_parallel(jobs: Sequence[tuple[str, Setting]]) -> list[tuple[str, Outcome]]:

@@ -53,7 +53,6 @@ def exact(run: Run) -> dict[str, object]:
     return {
         "slope_of_gap": max(slopes),
         "slope_of_kl": max(slopes_kl),
-        "last_gap_over_first": max(v[-1] / v[0] for v in gaps.values()),
         "kl_over_bound": over_bound,
         "gain_of_perturbation": better,
         "distance_from_independent": memory,

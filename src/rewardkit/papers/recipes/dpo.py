@@ -17,10 +17,11 @@ import torch
 
 from rewardkit.evals.closed_forms import kl
 from rewardkit.evals.frontier import reward_at_kl
+from rewardkit.evals.pairwise import pairwise
 from rewardkit.guidance.best_of_n import best_of_n_curve, best_of_n_kl
 from rewardkit.needs import Column
 from rewardkit.objectives.preference import dpo
-from rewardkit.papers.kit import accuracy, comparisons, ppo, preference, preferred, reward_model
+from rewardkit.papers.kit import comparisons, ppo, preference, preferred, reward_model
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.rewards.learned.implicit import ImplicitReward
@@ -101,7 +102,7 @@ def direct(run: Run) -> dict[str, float | list[float]]:
             preference(policy, pairs, objective, run.seed, epochs=run.size(3.0, 0.1), lr=run.point.get("lr", 1e-3))
         )
     implicit = ImplicitReward(policies[-1], base.at("start"))
-    return {"implicit_accuracy": accuracy(implicit, held_out), **_frontier(run, world, base, policies)}
+    return {"implicit_accuracy": pairwise(implicit, held_out).accuracy.value, **_frontier(run, world, base, policies)}
 
 
 def _ppo(run: Run, *, gold: bool) -> dict[str, float | list[float]]:
@@ -115,7 +116,7 @@ def _ppo(run: Run, *, gold: bool) -> dict[str, float | list[float]]:
         for _ in ppo(world, policy, reward, run.seed, steps=steps, beta=beta, lr=run.point.get("lr", 1e-3), n=n):
             pass
         policies.append(policy)
-    return {"explicit_accuracy": accuracy(model, held_out), **_frontier(run, world, base, policies)}
+    return {"explicit_accuracy": pairwise(model, held_out).accuracy.value, **_frontier(run, world, base, policies)}
 
 
 def best_of_n(run: Run) -> dict[str, float | list[float]]:
@@ -132,7 +133,7 @@ def best_of_n(run: Run) -> dict[str, float | list[float]]:
     kls = [best_of_n_kl(n) for n in ns]
     return {
         "gold_within_kl": reward_at_kl(kls, golds, KL, start=golds[0]),
-        "explicit_accuracy": accuracy(model, held_out),
+        "explicit_accuracy": pairwise(model, held_out).accuracy.value,
         "kls": kls,
         "golds": golds,
     }

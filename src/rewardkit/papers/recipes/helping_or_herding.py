@@ -17,9 +17,10 @@ from functools import cache, partial
 
 import torch
 
+from rewardkit.evals.pairwise import pairwise
 from rewardkit.evals.transfer import cross_rm_transfer
 from rewardkit.guidance.best_of_n import best_of_n_curve
-from rewardkit.papers.kit import accuracy, comparisons, ppo, preferred, reward_model
+from rewardkit.papers.kit import comparisons, ppo, preferred, reward_model
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.protocols import Reward
@@ -95,6 +96,7 @@ def optimise(run: Run, kind: str) -> dict[str, float | list[float]]:
     held_out = _members(run, [(1, 1), (2, 2)])
     before = _world(run).draw(start, run.size(32, 2), 90_000 + run.seed)
     optimised = _world(run).draw(policy, run.size(32, 2), 91_000 + run.seed)
+    judged = comparisons(_world(run), start, run.size(500, 12), 2010 + run.seed)
     judges = {m.name: m for m in (members[0], *held_out)}
     transfer = cross_rm_transfer(judges, {members[0].name: optimised}, before)
     return {
@@ -105,7 +107,7 @@ def optimise(run: Run, kind: str) -> dict[str, float | list[float]]:
         "kl_ppo": after["kl"],
         "flourish_ppo_gain": _flourish(optimised) - _flourish(before),
         "not_transferred": transfer.gap[members[0].name],
-        "accuracy": accuracy(reward, comparisons(_world(run), start, run.size(500, 12), 2010 + run.seed)),
+        "accuracy": pairwise(reward, judged).accuracy.value,
         "preferred": preferred(_world(run), policy, run.seed, n=run.size(32, 1)),
         "gold by n": curve["gold"],
         "flourish by n": curve["flourish"],

@@ -4,28 +4,36 @@ On world ``tokens`` with simulated annotators (noise, and a liking for length th
 Demonstrations train a small and a ten times larger model; the small one's replies are compared by annotators; reward
 models from 200 and 2,000 comparisons begin as the SFT model, PPO's critic begins as the reward model, the KL to the
 SFT model is taken off token by token. Win rates are by gold against the demonstrations' own replies. A long run at a
-small KL coefficient gives the over-optimisation curve for both amounts of data; best-of-n by the reward model is set
-beside best-of-n by overlap with a demonstration (the part that ROUGE plays). The learning rate is chosen by
-annotators' preference. Left out: real text, transfer to news, labelling in several rounds, four values of beta (one
-short and one long run in their place). About eight minutes on two cores.
+small KL coefficient gives the over-optimisation curve for both amounts of data: the peak of gold is located by one half
+of the replies, its height read off the other half, and counted as a peak where gold then falls beyond noise. Best-of-n
+by the reward model is set beside best-of-n by overlap with a demonstration (the part that ROUGE plays). The learning
+rate is chosen by annotators' preference. Left out: real text, transfer to news, labelling in several rounds, four
+values of beta (one short and one long run in their place). About eight minutes on two cores.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rewardkit.evals.frontier import overoptimization_curve
+from rewardkit.evals.overoptimization import outcomes
 from rewardkit.guidance.best_of_n import best_of_n_curve
+from rewardkit.measures.masked import masked_sum
+from rewardkit.measures.pairs import wins
 from rewardkit.papers.kit import comparisons, ppo, preferred, reward_model
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.rewards.learned.scalar import ScalarReward
-from rewardkit.types import Rollout
 from rewardkit.worlds.tokens import LENGTH, Tokens, gold_score
 
 N = 16
+WIDTH = 10
+"""Turns that a point of the long runs' curves is the mean of: 480 replies in each half."""
 
 
 def _world(run: Run) -> Tokens:
@@ -42,12 +50,8 @@ def _win(run: Run, world: Tokens, policy: LanguagePolicy) -> float:
     references = world.demonstrations(run.size(2000, 60), 50_000 + run.seed)
     pool = {p: [gold_score(s.prompt, s.output) for s in references if s.prompt == p] for p in world.prompts}
     rng = np.random.default_rng(run.seed)
-    wins = []
-    for s in rollout.samples:
-        mine = gold_score(s.prompt, s.output, ended=s.ended == "done")
-        other = pool[s.prompt][int(rng.integers(len(pool[s.prompt])))]
-        wins.append(1.0 if mine > other else 0.5 if mine == other else 0.0)
-    return float(np.mean(wins))
+    other = torch.tensor([rng.choice(pool[s.prompt]) for s in rollout.samples])
+    return float(wins(outcomes(world.gold, rollout), other).mean())
 
 
 @cache
@@ -84,36 +88,48 @@ def imitation(run: Run, *, large: bool) -> dict[str, float]:
 
 
 def overoptimised(run: Run, pairs: int) -> dict[str, float | list[float]]:
-    """A long run at a small KL coefficient: proxy, gold and KL of every turn, smoothed over five."""
+    """A long run at a small KL coefficient: proxy, gold and KL along the way."""
     world = _world(run)
     model = _model(run.seed, run.smoke, pairs)
     policy = _base(run, world)
     steps, n = run.size((100, 16), (2, 2))
-    kl, proxy, gold = [], [], []
+    turns = []
     for step in ppo(world, policy, model, run.seed, steps=steps, beta=0.01, lr=1e-3, n=n, critic_from=model):
-        kl.append(step.metrics["kl/k1_response"])
-        proxy.append(step.metrics["reward"])
-        gold.append(_gold(world, step.rollout))
-    kl, proxy, gold = (
-        [float(v) for v in np.convolve(x, np.ones(w) / w, "valid")] for w in (min(5, steps),) for x in (kl, proxy, gold)
-    )
-    if len(gold) < 2:
-        kl, proxy, gold = kl * 2, proxy * 2, gold * 2
-    found = overoptimization_curve(kl, proxy, gold)
+        rollout = step.rollout
+        kl = masked_sum(rollout["old_logps"] - rollout["start_logps"], rollout.mask)
+        turns.append(torch.stack([kl, outcomes(model, rollout), outcomes(world.gold, rollout)]))
+    return rise_and_fall(torch.stack(turns, 1), width=run.size(WIDTH, 1))
+
+
+def rise_and_fall(replies: Tensor, width: int) -> dict[str, float | list[float]]:
+    """Where gold peaked, and how far it rose before and fell after.
+
+    The peak is located by one half of each turn's replies and everything is read off the other half: the largest of
+    many noisy points is partly luck, and a gold reward that stays flat would seem to rise and fall.
+
+    Args:
+        replies: ``[3, K, B]``, KL (nats), proxy and gold of each of B replies in K turns, those of a prompt together.
+        width: turns that a point of the curves is the mean of.
+
+    Returns:
+        ``drop`` and ``rise`` of gold; ``kl_at_peak`` and ``proxy_after_peak``, NaN where gold did not fall by more
+        than 1.96 standard errors; the curves.
+    """
+    smooth = replies.unfold(1, width, 1).mean(-1)
+    located_by, read = smooth[2, :, 0::2].mean(-1), smooth[:, :, 1::2].mean(-1)
+    kl, proxy, gold = read.tolist()
+    counted = replies[2, :, 1::2]
+    error = (2 * float(counted.var(-1).mean()) / (width * counted.shape[-1])) ** 0.5
+    found = overoptimization_curve(kl, proxy, gold, located_by=located_by.tolist(), tolerance=1.96 * error)
     return {
         "drop": found.drop,
         "rise": found.gold_peak - found.gold_start,
-        "kl_at_peak": found.kl_at_peak,
-        "proxy_after_peak": found.proxy_after_peak,
+        "kl_at_peak": found.kl_at_peak if found.peaked else math.nan,
+        "proxy_after_peak": found.proxy_after_peak if found.peaked else math.nan,
         "kl": kl,
         "proxy": proxy,
         "gold": gold,
     }
-
-
-def _gold(world: Tokens, rollout: Rollout) -> float:
-    outcome = world.gold(rollout).outcome
-    return float("nan") if outcome is None else float(outcome.mean())
 
 
 def best_of(run: Run) -> dict[str, float]:
@@ -128,9 +144,7 @@ def best_of(run: Run) -> dict[str, float]:
     for s in pool.samples:
         own = [r.output for r in references if r.prompt == s.prompt]
         overlaps.append(_overlap(s.output, own[int(rng.integers(len(own)))]))
-    scores, gold = model(pool).outcome, world.gold(pool).outcome
-    if scores is None or gold is None:
-        raise ValueError("best-of-n needs outcomes")
+    scores, gold = outcomes(model, pool), outcomes(world.gold, pool)
     shape = (len(world.prompts), -1)
     by_overlap = scores.new_tensor(overlaps)
     return {

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardkit import __version__
 from rewardkit.types import Rollout
 from rewardkit.worlds import cache
 
@@ -50,20 +49,9 @@ POOL = 16
 
 
 def facts(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the base policy depends on: settings, the files of the world, the versions it ran under."""
-    import torch
-    import transformers
-
-    here = Path(__file__).parent
-    code = [here / f"{n}.py" for n in ("knowledge", "prompts", "replies", "corpus", "model")]
-    return {
-        "seed": seed,
-        "settings": settings,
-        "world": cache.digest(here / "knowledge.yaml", *code),
-        "rewardkit": __version__,
-        "torch": torch.__version__.split("+")[0],
-        "transformers": transformers.__version__,
-    }
+    """Everything that the base policy depends on: settings, the code and data behind it, the versions it ran under."""
+    here = Path(__file__)
+    return {"seed": seed, "settings": settings, **cache.made_by(here, here.with_name("knowledge.yaml"))}
 
 
 def build(world: AssistantWorld, *, force: bool = False, **changes: Any) -> Path:
