@@ -278,3 +278,24 @@ def test_cat_keeps_a_version_only_where_all_agree_and_refuses_mixed_sampling() -
 def test_replaced_tensors_have_no_version_any_more() -> None:
     batch = rollout([0], versions={"logps": "1", "rank": "1"})
     assert batch.with_tensors(logps=torch.zeros(1, 3)).versions == {"rank": "1"}
+
+
+def test_steps_are_rows_of_their_own() -> None:
+    batch = Rollout(
+        [Sample("p", "o"), Sample("q", "r")],
+        torch.tensor([[1.0, 0.5], [1.0, 0.0]]),
+        torch.tensor([4, 4]),
+        segments={"turn": torch.tensor([[0, 1], [0, -1]])},
+        tensors={"logps": torch.tensor([[1.0, 2.0], [3.0, 9.0]]), "rank": torch.tensor([0, 1])},
+        inputs={"x": torch.arange(12).reshape(2, 2, 3)},
+    )
+    steps = batch.steps()
+    assert [s.prompt for s in steps.samples] == ["p", "p", "q"]
+    assert steps.mask.tolist() == [[1.0], [0.5], [1.0]]
+    assert steps["logps"].tolist() == [[1.0], [2.0], [3.0]]
+    assert steps["rank"].tolist() == [0, 0, 1]
+    assert steps.inputs["x"].tolist() == [[[0, 1, 2]], [[3, 4, 5]], [[6, 7, 8]]]
+    assert steps.group.tolist() == [0, 1, 2]
+    assert steps.family.tolist() == [4, 4, 4]
+    with pytest.raises(ValueError, match=r"\['ids'\] cannot be taken apart"):
+        rollout([0, 1]).steps()

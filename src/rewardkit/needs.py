@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +41,20 @@ def name_of(fn: Callable[..., Any]) -> str:
     return getattr(inner, "__name__", type(inner).__name__)
 
 
+_PARAMETERS: weakref.WeakKeyDictionary[Callable[..., Any], tuple[inspect.Parameter, ...]] = weakref.WeakKeyDictionary()
+
+
+def parameters(fn: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    """The parameters of a function, those that a partial has bound with their bound values; read once a function.
+
+    Reading a signature takes longer than a small loss does, and a step asks several times.
+    """
+    found = _PARAMETERS.get(fn)
+    if found is None:
+        found = _PARAMETERS[fn] = tuple(inspect.signature(fn).parameters.values())
+    return found
+
+
 def needs(fn: Callable[..., Any]) -> tuple[str, ...]:
     """Names that a function asks for: its positional parameters that no partial has bound.
 
@@ -47,9 +62,7 @@ def needs(fn: Callable[..., Any]) -> tuple[str, ...]:
     >>> needs(loss)
     ('logps', 'ref_logps')
     """
-    return tuple(
-        p.name for p in inspect.signature(fn).parameters.values() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    )
+    return tuple(p.name for p in parameters(fn) if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def call(fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
@@ -59,7 +72,7 @@ def call(fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
         KeyError: naming the function, the missing tensor and what there is.
     """
     arguments = {}
-    for p in inspect.signature(fn).parameters.values():
+    for p in parameters(fn):
         if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             if p.name in names:
                 arguments[p.name] = names[p.name]

@@ -188,8 +188,14 @@ def _record(totals: Totals, name: str, term: Term, loss: Loss, weights: Tensor, 
     value = value / denominator.clamp(min=torch.finfo(exact.dtype).tiny)
     totals.add(f"{name}/loss", value)
     totals.add("loss", term.coef * value)
-    for metric, values in loss.metrics.items():
-        totals.add(f"{name}/{metric}", reduce_loss(values.detach().to(exact.dtype), exact, 1.0), exact.sum())
+    if not loss.metrics:
+        return
+    count = exact.sum()
+    # All metrics in one pass: with small models, many small sums would take longer than the step.
+    every = torch.stack([values.detach().to(exact.dtype) for values in loss.metrics.values()])
+    sums = torch.where(exact != 0, every * exact, torch.zeros_like(every)).flatten(1).sum(1)
+    for metric, total in zip(loss.metrics, sums.unbind(), strict=True):
+        totals.add(f"{name}/{metric}", total, count)
 
 
 def _bare(part: Rollout, live: dict[str, Tensor]) -> Rollout:

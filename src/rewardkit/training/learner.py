@@ -211,18 +211,21 @@ class Learner:
     @contextmanager
     def _focus(self) -> Iterator[None]:
         """Only this learner's parameters require gradients, and none is left behind: learners may share a module."""
-        before = [(p, p.requires_grad) for p in self.module.parameters()]
         mine = {id(p) for p in self.params.values()}
-        for p, _ in before:
-            p.requires_grad_(id(p) in mine)
+        every = list(self.module.parameters())
+        changed = [p for p in every if p.requires_grad != (id(p) in mine)]
+        for p in changed:
+            p.requires_grad_(not p.requires_grad)
+        for p in every:
             p.grad = None
         try:
             with training_mode(self.module, dropout=self.dropout, checkpointing=self.checkpointing):
                 yield
         finally:
-            for p, required in before:
+            for p in every:
                 p.grad = None
-                p.requires_grad_(required)
+            for p in changed:
+                p.requires_grad_(not p.requires_grad)
 
     def fork(self) -> Learner:
         """A deep copy: weights, views, optimiser and counters of its own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -51,7 +51,7 @@ def training_mode(module: nn.Module, *, dropout: bool, checkpointing: bool) -> I
     the reference saw. Layers that checkpoint their activations only do so in training mode: these alone are put into
     it, with every dropout rate they hold set to 0, while their children stay in evaluation mode.
     """
-    module.train(dropout)
+    _switch(module, dropout)
     held: list[tuple[nn.Module, str, float]] = []
     if checkpointing and not dropout:
         for part in module.modules():
@@ -62,10 +62,17 @@ def training_mode(module: nn.Module, *, dropout: bool, checkpointing: bool) -> I
                         held.append((part, name, value))
                         setattr(part, name, 0.0)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*use_cache.*")
+        with warnings.catch_warnings() if checkpointing else nullcontext():
+            if checkpointing:
+                warnings.filterwarnings("ignore", message=".*use_cache.*")
             yield
     finally:
         for part, name, value in held:
             setattr(part, name, value)
-        module.eval()
+        _switch(module, False)
+
+
+def _switch(module: nn.Module, training: bool) -> None:
+    """``module.train(training)`` where anything must change: asking is faster than setting."""
+    if any(part.training != training for part in module.modules()):
+        module.train(training)

@@ -183,6 +183,36 @@ class Rollout:
         if part:
             yield self.select(part)
 
+    def steps(self) -> Rollout:
+        """Every trained position as a row of its own, ``[N, 1]``, in a group of its own: for policies without memory.
+
+        What leads with ``[B, T]`` is taken apart, inputs too; what leads with ``[B]`` alone is repeated.
+
+        Raises:
+            ValueError: for inputs that are lists (ragged rows depend on their past), or forks.
+        """
+        listed = [k for k, v in self.inputs.items() if not isinstance(v, Tensor)]
+        if listed or self.parent is not None:
+            raise ValueError(
+                f"Rollout.steps: rows with {listed or 'parents'} cannot be taken apart: a step needs its past"
+            )
+        row_N, place_N = (self.mask > 0).nonzero(as_tuple=True)
+        shape = self.mask.shape
+
+        def taken(x: Tensor) -> Tensor:
+            return x[row_N, place_N][:, None] if x.shape[:2] == shape else x[row_N]
+
+        return replace(
+            self,
+            samples=[self.samples[i] for i in row_N.tolist()],
+            mask=taken(self.mask),
+            group=torch.arange(len(row_N), device=self.mask.device),
+            family=self.family[row_N],
+            segments={k: taken(v) for k, v in self.segments.items()},
+            tensors={k: taken(v) for k, v in self.tensors.items()},
+            inputs={k: taken(v) for k, v in self.inputs.items()},
+        )
+
     def under(self, prompts: Sequence[Any]) -> Rollout:
         """The same outputs in another context; every tensor and input that depended on the old one is dropped.
 
