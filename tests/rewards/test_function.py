@@ -6,7 +6,9 @@ import functools
 import pytest
 import torch
 
+from rewardkit.rewards.base import describe
 from rewardkit.rewards.function import form_of, function_reward
+from rewardkit.rewards.ops import gate
 from rewardkit.types import ERROR, MISSING, OK, Rollout, Sample, Scores
 
 
@@ -35,9 +37,11 @@ def test_trl_functions_get_what_trl_gives_them() -> None:
     assert seen["answer"] == [1, 2, 3]
     assert seen["rare"] == [None, None, "x"]
     assert seen["trainer_state"].global_step == 7
-    assert made.last_extra == {"length": [3, 3, 5]}
-    assert made.last_metrics == {"mean": [4.0]}
     assert found.cost.calls == 3
+    assert describe(found)["reward/mean"] == 4.0
+    given = {"log_extra": lambda name, column: seen.update({name: column}), "log_metric": lambda name, value: None}
+    assert "reward/mean" not in describe(made(_rollout(hidden=hidden, output_ids=[[1], [2, 3], [4]]), given))
+    assert seen["length"] == [3, 3, 5]
 
 
 def test_conversational_prompts_give_conversational_completions() -> None:
@@ -83,8 +87,8 @@ def test_a_wrong_number_of_rewards_is_refused() -> None:
         function_reward(lambda completions: [1.0], name="short")(_rollout())
 
 
-def test_an_exception_in_a_row_is_an_error_and_in_all_rows_is_raised() -> None:
-    """R66: a grader that is down never becomes a column of zeros."""
+def test_an_exception_is_an_error_in_its_row_and_never_a_number(caplog) -> None:
+    """R66: a grader that is down never becomes a column of zeros; small batches (behind a gate) are no exception."""
 
     def picky(sample):
         return 1.0 / (len(sample.output) - 3)
@@ -92,15 +96,26 @@ def test_an_exception_in_a_row_is_an_error_and_in_all_rows_is_raised() -> None:
     found = function_reward(picky)(_rollout())
     assert found.status.tolist() == [ERROR, ERROR, OK]
     assert found.why == ["ZeroDivisionError: float division by zero"] * 2 + [None]
-    with pytest.raises(RuntimeError, match="'picky' failed on all 2 rows") as caught:
-        function_reward(picky)(_rollout(("one", "two")))
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    alone = function_reward(picky)(_rollout(("one",)))
+    assert alone.status.tolist() == [ERROR]
+    assert alone.why == ["ZeroDivisionError: float division by zero"]
+    assert function_reward(picky).otherwise(-1.0)(_rollout(("one", "two"))).outcome.tolist() == [-1.0, -1.0]
+    gated = gate(function_reward(lambda sample: float(sample.output == "one"), name="t"), function_reward(picky), 0.0)
+    assert gated(_rollout()).status.tolist() == [ERROR, OK, OK]
 
     def down(completions, **kwargs):
         raise ConnectionError("no judge")
 
-    with pytest.raises(ConnectionError, match="no judge"):
-        function_reward(down)(_rollout())
+    async def away(completions, **kwargs):
+        raise ConnectionError("no judge")
+
+    for fn in (down, away):
+        found = function_reward(fn)(_rollout())
+        assert found.status.tolist() == [ERROR] * 3
+        assert found.why == ["ConnectionError: no judge"] * 3
+        assert f"'{fn.__name__}' failed on all 3 rows" in caplog.text
+    with pytest.raises(TypeError):
+        function_reward(lambda completions: 1.0)(_rollout())
 
 
 def test_verl_functions_read_their_fields() -> None:
@@ -114,10 +129,13 @@ def test_verl_functions_read_their_fields() -> None:
     made = function_reward(compute_score)
     found = made(_rollout(("one", "two"), hidden=hidden))
     assert found.outcome.tolist() == [1.0, 0.0]
-    assert made.last_metrics == {"index": [4.0, 5.0]}
+    assert found.before["index"].outcome.tolist() == [4.0, 5.0]
+    assert describe(found)["reward/index"] == 4.5
+    assert "note" not in found.before
     broken = made(_rollout(("one", "two"), hidden=[hidden[0], {"data_source": "gsm8k"}]))
     assert broken.status.tolist() == [OK, ERROR]
     assert "ground_truth" in broken.why[1]
+    assert broken.before["index"].status.tolist() == [OK, MISSING]
 
 
 def test_forms_are_told_by_parameter_names() -> None:

@@ -1,5 +1,6 @@
 """Rewards from strings and YAML."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,65 @@ def test_mistakes_name_file_field_and_mend(folder, text, message) -> None:
 def test_strings_that_are_no_reward_say_what_would_be(spec, message) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_reward(spec)
+
+
+def test_a_file_may_hold_data_classes_and_import_what_lies_beside_it(folder) -> None:
+    (folder / "beside_it.py").write_text("BONUS = 2.0\n")
+    (folder / "typed.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from beside_it import BONUS\n"
+        "@dataclass\nclass Rule:\n    name: str = 'rule'\n    scope: str = 'sample'\n"
+        "    def __call__(self, rollout, ctx=None):\n"
+        "        import torch\n        from rewardkit.types import Scores\n"
+        "        return Scores(torch.full((len(rollout),), BONUS))\n"
+    )
+    before = list(sys.path)
+    reward = load_reward(f"{folder}/typed.py:Rule")
+    assert _scores(reward, "a") == [2.0]
+    assert sys.path == before
+    assert sys.modules[type(reward.reward).__module__].Rule is type(reward.reward)
+
+
+def test_a_file_that_fails_leaves_nothing_behind(folder) -> None:
+    (folder / "broken.py").write_text("raise LookupError('half way')\n")
+    path, modules = list(sys.path), set(sys.modules)
+    with pytest.raises(LookupError, match="half way"):
+        load_reward(f"{folder}/broken.py:f")
+    assert sys.path == path
+    assert set(sys.modules) == modules
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_not_there(monkeypatch, tmp_path) -> None:
+    """It may be a hub's name: the message names both, not the connection alone."""
+    from rewardkit.rewards.learned.scalar import ScalarReward
+
+    def unknown(path, **options):
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(ScalarReward, "load", unknown)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no folder 'runs/typo', and no model 'runs/typo' .* the hub: "
+    ):
+        load_reward("runs/typo")
+    (tmp_path / "runs" / "typo").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"^We couldn't connect"):
+        load_reward("runs/typo")
+
+
+@pytest.mark.parametrize(("device", "expected"), [(None, "cuda"), ("cpu", "cpu")])
+def test_models_run_on_the_gpu_where_there_is_one_unless_told(folder, monkeypatch, device, expected) -> None:
+    from rewardkit.rewards.base import Constant
+    from rewardkit.rewards.learned.scalar import ScalarReward
+
+    asked = []
+    monkeypatch.setattr(ScalarReward, "load", lambda path, *, device: asked.append(device) or Constant(1.0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    (folder / "checkpoint").mkdir()
+    (folder / "r.yaml").write_text("sum: [checkpoint, {reward: some-lab/reward-model, weight: 2}]\n")
+    load_reward(folder / "r.yaml", device=device)
+    assert asked == [expected] * 2
 
 
 def test_folders_and_hub_names_are_scalar_reward_models(folder, monkeypatch) -> None:

@@ -3,7 +3,7 @@
 from rewardkit.rewards.base import Constant, Named, RewardBase, describe
 from rewardkit.rewards.function import FunctionReward, function_reward
 from rewardkit.rewards.load import load_reward
-from rewardkit.rewards.ops import ensemble, gate, guard
+from rewardkit.rewards.ops import ensemble, gate
 
 __all__ = [
     "Constant",
@@ -14,6 +14,5 @@ __all__ = [
     "ensemble",
     "function_reward",
     "gate",
-    "guard",
     "load_reward",
 ]

@@ -53,6 +53,11 @@ class RewardBase:
         """The rewards that this one is made of, by name."""
         return {}
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether it mostly waits, as any of its parts does: such rewards of a sum run beside each other."""
+        return any(getattr(child, "concurrent", False) for child in self.children().values())
+
     def update(self, rollout: Rollout, scores: Scores, **progress: Any) -> None:
         """Tell every part that has an ``update`` what became of a batch (schedules, memories, online fitting)."""
         for child in self.children().values():

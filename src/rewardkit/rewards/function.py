@@ -5,22 +5,27 @@ The form is told by parameter names:
 * TRL: ``fn(prompts, completions, completion_ids, **columns)`` for the whole batch, columns being the keys of
   ``sample.hidden`` and, as in TRL, ``trainer_state``, ``log_extra(name, list)``, ``log_metric(name, value)``. Prompts
   and completions are strings, or message lists where the prompt is one. ``None`` in the result is a row without a
-  label. Each of the three goes to ``ctx[name]`` where the caller gives it.
+  label. Each of the three is ``ctx[name]`` where the caller gives it; else metrics are logged beside the reward, and
+  extra columns go nowhere.
 * verl: ``compute_score(data_source, solution_str, ground_truth, extra_info)`` for a row, from ``sample.hidden``; a dict
   in the result has its ``score`` read and its other numbers logged.
 * ``fn(sample) -> float | None`` for a row.
 
-An exception in a row is status ERROR with its message, never a number; if every row fails, the exception is raised.
+An exception is status ERROR with its message, never a number: in its row, or in every row where the function takes the
+whole batch. What is wrong with the function itself (a column that is not there, a wrong number of rewards) is raised.
+What it logs is in ``Scores.before``, so that :func:`rewardkit.rewards.base.describe` shows its mean.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -30,6 +35,8 @@ from rewardkit.needs import name_of
 from rewardkit.registry import entry
 from rewardkit.rewards.base import SCOPES, RewardBase
 from rewardkit.types import ERROR, MISSING, OK, Cost, Rollout, Sample, Scores
+
+log = logging.getLogger(__name__)
 
 Form = Literal["trl", "verl", "sample"]
 
@@ -85,14 +92,52 @@ def completion_of(sample: Sample) -> Any:
     return text_of(sample.output) if _is_messages(sample.output) else sample.output
 
 
-def _in_a_loop(make: Callable[[], Coroutine[Any, Any, list[Any]]]) -> list[Any]:
+def _number(value: Any) -> float | None:
+    """A row's value as a number; ``None`` for no label.
+
+    Raises:
+        Exception: whatever makes it no number.
+    """
+    if isinstance(value, BaseException):
+        raise value
+    if isinstance(value, Mapping):
+        if "score" not in value:
+            raise ValueError(f"the function returned a dict without 'score': {sorted(value)}")
+        value = value["score"]
+    if value is None:
+        return None
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"the function returned {number}")
+    return number
+
+
+def _extra_numbers(values: Sequence[Any]) -> dict[str, list[Any]]:
+    """The numbers beside ``score`` in verl's dicts: name to one value a row, ``None`` where a row has none."""
+    rows = [v if isinstance(v, Mapping) else {} for v in values]
+    names = dict.fromkeys(k for row in rows for k, x in row.items() if k != "score" and isinstance(x, (int, float)))
+    return {k: [row.get(k) for row in rows] for k in names}
+
+
+def _column(values: Sequence[Any], device: torch.device) -> Scores:
+    """A logged number a row as scores; rows without a finite one are MISSING."""
+    known = [isinstance(v, (int, float)) and math.isfinite(v) for v in values]
+    return Scores(
+        torch.tensor([float(v) if k else 0.0 for v, k in zip(values, known, strict=True)], device=device),
+        status=torch.tensor([OK if k else MISSING for k in known], device=device),
+    )
+
+
+def _in_a_loop(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run a coroutine to its end in a thread of its own: the caller may already be inside an event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: asyncio.run(make())).result()
 
 
 class FunctionReward(RewardBase):
-    """See :func:`function_reward`. ``last_extra`` and ``last_metrics`` hold what the last call logged."""
+    """See :func:`function_reward`."""
+
+    concurrent = False
 
     def __init__(self, fn: Callable[..., Any], name: str | None, scope: str) -> None:
         if scope not in SCOPES:
@@ -104,16 +149,16 @@ class FunctionReward(RewardBase):
         self._open = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self._accepts = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._requires = {n for n in self._accepts if inspect.signature(fn).parameters[n].default is inspect._empty}
-        self.last_extra: dict[str, list[Any]] = {}
-        self.last_metrics: dict[str, list[float]] = {}
 
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         began = time.perf_counter()
-        self.last_extra, self.last_metrics = {}, {}
         if not len(rollout):
             return Scores(torch.zeros(0, device=rollout.mask.device))
-        values = self._batch(rollout, ctx or {}) if self.form == "trl" else self._rows(rollout.samples)
-        return self._scores(values, rollout, time.perf_counter() - began)
+        logged: dict[str, list[float]] = {}
+        values = self._batch(rollout, ctx or {}, logged) if self.form == "trl" else self._rows(rollout.samples)
+        scores = self._scores(values, rollout, time.perf_counter() - began)
+        columns = {name: [sum(x) / len(x)] * len(rollout) for name, x in logged.items()} | _extra_numbers(values)
+        return replace(scores, before={k: _column(x, rollout.mask.device) for k, x in columns.items()})
 
     def _fit(self, arguments: dict[str, Any]) -> dict[str, Any]:
         missing = self._requires - set(arguments)
@@ -124,7 +169,8 @@ class FunctionReward(RewardBase):
             )
         return arguments if self._open else {k: v for k, v in arguments.items() if k in self._accepts}
 
-    def _batch(self, rollout: Rollout, ctx: Mapping[str, Any]) -> list[Any]:
+    def _batch(self, rollout: Rollout, ctx: Mapping[str, Any], logged: dict[str, list[float]]) -> list[Any]:
+        """The function's value a row, or the exception that it raised in every row; metrics go to ``logged``."""
         samples = rollout.samples
         keys = list(dict.fromkeys(k for s in samples for k in s.hidden))
         state = SimpleNamespace(global_step=0, max_steps=0, epoch=0.0)
@@ -137,20 +183,18 @@ class FunctionReward(RewardBase):
                 "completions": [completion_of(s) for s in samples],
                 "completion_ids": [None] * len(samples) if ids is None else [list(row) for row in ids],
                 "trainer_state": ctx.get("trainer_state", state),
-                "log_extra": ctx.get("log_extra", lambda name, column: self.last_extra.update({name: list(column)})),
+                "log_extra": ctx.get("log_extra", lambda name, column: None),
                 "log_metric": ctx.get(
-                    "log_metric", lambda name, value: self.last_metrics.setdefault(name, []).append(float(value))
+                    "log_metric", lambda name, value: logged.setdefault(name, []).append(float(value))
                 ),
             }
         )
-        if self.concurrent:
-
-            async def one() -> list[Any]:
-                return list(await self.fn(**arguments))
-
-            values = _in_a_loop(one)
-        else:
-            values = list(self.fn(**arguments))
+        try:
+            found = _in_a_loop(lambda: self.fn(**arguments)) if self.concurrent else self.fn(**arguments)
+        except Exception as error:
+            log.warning("reward function %r failed on all %d rows", self.name, len(samples), exc_info=error)
+            return [error] * len(samples)
+        values = list(found)
         if len(values) != len(samples):
             raise ValueError(f"reward function {self.name!r} returned {len(values)} rewards for {len(samples)} rows")
         return values
@@ -190,45 +234,19 @@ class FunctionReward(RewardBase):
                 values.append(error)
         return values
 
-    def _number(self, value: Any) -> float | None:
-        """A row's value as a number; ``None`` for no label.
-
-        Raises:
-            Exception: whatever makes it no number.
-        """
-        if isinstance(value, BaseException):
-            raise value
-        if isinstance(value, Mapping):
-            if "score" not in value:
-                raise ValueError(f"the function returned a dict without 'score': {sorted(value)}")
-            for key, extra in value.items():
-                if key != "score" and isinstance(extra, (int, float)):
-                    self.last_metrics.setdefault(key, []).append(float(extra))
-            value = value["score"]
-        if value is None:
-            return None
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError(f"the function returned {number}")
-        return number
-
     def _scores(self, values: list[Any], rollout: Rollout, seconds: float) -> Scores:
-        numbers, status, first = [], [], None
+        numbers, status = [], []
         why: list[str | None] = []
         for value in values:
             message = None
             try:
-                number = self._number(value)
+                number = _number(value)
                 state = MISSING if number is None else OK
             except Exception as error:
-                number, state, message, first = None, ERROR, f"{type(error).__name__}: {error}", first or error
+                number, state, message = None, ERROR, f"{type(error).__name__}: {error}"
             numbers.append(0.0 if number is None else number)
             status.append(state)
             why.append(message)
-        if first is not None and all(s == ERROR for s in status):
-            raise RuntimeError(
-                f"reward function {self.name!r} failed on all {len(values)} rows; the first: {first}"
-            ) from first
         device = rollout.mask.device
         return Scores(
             torch.tensor(numbers, device=device),
@@ -243,6 +261,10 @@ def function_reward(fn: Callable[..., Any], *, name: str | None = None, scope: s
     """A plain function as a reward; see the module for the three forms.
 
     ``async`` functions are awaited: rows beside each other, and several such rewards of a sum at the same time.
+
+    ``None`` says that a row has no label yet, and a sum with such a part leaves the row unscored. TRL sums what there
+    is instead: where ``None`` means that the function does not apply to the row, add it as
+    ``function_reward(fn).otherwise(0.0, of="missing")``.
 
     Args:
         fn: the function, or an object with ``__call__``. name: default the function's.

@@ -13,13 +13,19 @@ A composition is YAML (or the same as a dict). Wherever a reward stands, a strin
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import torch
 
 from rewardkit.protocols import Reward
 from rewardkit.registry import Registry
@@ -37,11 +43,20 @@ KEYS = {
 }
 
 
-def load_reward(spec: str | Path | Mapping[str, Any]) -> RewardBase:
+@dataclass(frozen=True)
+class _Place:
+    """The folder that paths are taken from, and the device that models run on."""
+
+    folder: Path
+    device: str
+
+
+def load_reward(spec: str | Path | Mapping[str, Any], *, device: str | None = None) -> RewardBase:
     """Build a reward.
 
     Args:
         spec: a string as in the command line (see the module), or a composition as a dict.
+        device: where its models run; default: cuda where there is one. Scores are on the device of what they score.
 
     Raises:
         ValueError, FileNotFoundError: naming the file, the field and the mend.
@@ -49,22 +64,23 @@ def load_reward(spec: str | Path | Mapping[str, Any]) -> RewardBase:
     >>> load_reward({"name": "rewards.rules:length", "unit": "words"}).name
     'length'
     """
-    return _build(str(spec) if isinstance(spec, Path) else spec, "the composition", Path())
+    place = _Place(Path(), device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return _build(str(spec) if isinstance(spec, Path) else spec, "the composition", place)
 
 
 def _lift(reward: Reward) -> RewardBase:
     return reward if isinstance(reward, RewardBase) else Named(reward)
 
 
-def _build(spec: Any, where: str, folder: Path) -> RewardBase:
+def _build(spec: Any, where: str, place: _Place) -> RewardBase:
     if isinstance(spec, str):
-        return _from_string(spec, where, folder)
+        return _from_string(spec, where, place)
     if isinstance(spec, Mapping):
-        return _from_mapping(spec, where, folder)
+        return _from_mapping(spec, where, place)
     raise ValueError(f"{where}: a reward is a string or a mapping, not {spec!r}; write {FORMS}")
 
 
-def _from_string(spec: str, where: str, folder: Path) -> RewardBase:
+def _from_string(spec: str, where: str, place: _Place) -> RewardBase:
     if re.match(r"https?://", spec):
         raise ValueError(
             f"{where}: {spec!r} is a reward server; this version has no client for one: give a checkpoint, or a "
@@ -72,18 +88,24 @@ def _from_string(spec: str, where: str, folder: Path) -> RewardBase:
         )
     path, colon, attribute = spec.rpartition(":")
     if colon and path.endswith(".py"):
-        return _from_file(_located(path, folder), attribute, where)
+        return _from_file(_located(path, place.folder), attribute, where)
     if spec.endswith((".yaml", ".yml")):
-        return _from_yaml(_located(spec, folder), where)
+        return _from_yaml(_located(spec, place.folder), where, place.device)
     if colon:
         return _registered(spec, {}, where)
-    local = _located(spec, folder)
+    local = _located(spec, place.folder)
     if not local.is_dir() and (spec.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec)):
         raise FileNotFoundError(f"{where}: there is no folder {str(local)!r}; a reward is {FORMS}")
     from rewardkit.rewards.learned.scalar import ScalarReward
 
-    loaded: Any = ScalarReward.load(str(local) if local.is_dir() else spec)
-    return _lift(loaded)
+    if local.is_dir():
+        return ScalarReward.load(local, device=place.device)
+    try:
+        return ScalarReward.load(spec, device=place.device)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{where}: there is no folder {str(local)!r}, and no model {spec!r} could be had from the hub: {error}"
+        ) from error
 
 
 def _located(path: str, folder: Path) -> Path:
@@ -93,11 +115,7 @@ def _located(path: str, folder: Path) -> Path:
 def _from_file(path: Path, attribute: str, where: str) -> RewardBase:
     if not path.is_file():
         raise FileNotFoundError(f"{where}: there is no file {str(path)!r}")
-    loader = importlib.util.spec_from_file_location(f"rewardkit_user_{path.stem}", path)
-    assert loader is not None
-    assert loader.loader is not None
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
+    module = _module(path.resolve())
     found = getattr(module, attribute, None)
     if found is None:
         names = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
@@ -112,7 +130,28 @@ def _from_file(path: Path, attribute: str, where: str) -> RewardBase:
     return function_reward(found, name=attribute)
 
 
-def _from_yaml(path: Path, where: str) -> RewardBase:
+def _module(path: Path) -> ModuleType:
+    """A file as a module, run as a script is: the files beside it can be imported while it runs.
+
+    It is known to ``sys.modules`` under a name of its own, where data classes and pickles look it up.
+    """
+    name = f"rewardkit_user_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+    loader = importlib.util.spec_from_file_location(name, path)
+    assert loader is not None
+    assert loader.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(loader)
+    sys.path.insert(0, str(path.parent))
+    try:
+        loader.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _from_yaml(path: Path, where: str, device: str) -> RewardBase:
     import yaml
 
     if not path.is_file():
@@ -123,7 +162,7 @@ def _from_yaml(path: Path, where: str) -> RewardBase:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise ValueError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    return _build(spec, str(path), path.parent)
+    return _build(spec, str(path), _Place(path.parent, device))
 
 
 def _registered(name: str, arguments: Mapping[str, Any], where: str) -> RewardBase:
@@ -158,7 +197,7 @@ def _number(value: Any, where: str) -> float:
     return float(value)
 
 
-def _from_mapping(spec: Mapping[str, Any], where: str, folder: Path) -> RewardBase:
+def _from_mapping(spec: Mapping[str, Any], where: str, place: _Place) -> RewardBase:
     if "name" in spec:
         return _registered(str(spec["name"]), {k: v for k, v in spec.items() if k != "name"}, where)
     kinds = {"sum", *KEYS}
@@ -168,24 +207,24 @@ def _from_mapping(spec: Mapping[str, Any], where: str, folder: Path) -> RewardBa
     kind, body = next(iter(spec.items()))
     where = f"{where}: {kind}"
     if kind == "sum":
-        return _sum(body, where, folder)
+        return _sum(body, where, place)
     required = {"gate": {"test", "then"}, "ensemble": {"rewards"}, "otherwise": {"reward", "value"}}[kind]
     body = _checked(body, KEYS[kind], required, where)
     if kind == "otherwise":
-        inner = _build(body["reward"], f"{where}.reward", folder)
+        inner = _build(body["reward"], f"{where}.reward", place)
         return _made(where, inner.otherwise, _number(body["value"], f"{where}.value"), of=body.get("of", "error"))
     if kind == "ensemble":
         if not isinstance(body["rewards"], list) or not body["rewards"]:
             raise ValueError(f"{where}.rewards: must be a list of rewards, not {body['rewards']!r}")
-        members = [_build(r, f"{where}.rewards[{i}]", folder) for i, r in enumerate(body["rewards"])]
+        members = [_build(r, f"{where}.rewards[{i}]", place) for i, r in enumerate(body["rewards"])]
         return _made(where, ensemble, members, **{k: v for k, v in body.items() if k != "rewards"})
     branches = {
-        k: body[k] if isinstance(body[k], (int, float)) else _build(body[k], f"{where}.{k}", folder)
+        k: body[k] if isinstance(body[k], (int, float)) else _build(body[k], f"{where}.{k}", place)
         for k in ("then", "otherwise")
         if k in body
     }
     above = _number(body.get("above", 0.0), f"{where}.above")
-    return _made(where, gate, _build(body["test"], f"{where}.test", folder), above=above, **branches)
+    return _made(where, gate, _build(body["test"], f"{where}.test", place), above=above, **branches)
 
 
 def _made(where: str, make: Callable[..., Any], *positional: Any, **named: Any) -> Any:
@@ -196,7 +235,7 @@ def _made(where: str, make: Callable[..., Any], *positional: Any, **named: Any) 
         raise ValueError(f"{where}: {error}") from error
 
 
-def _sum(body: Any, where: str, folder: Path) -> RewardBase:
+def _sum(body: Any, where: str, place: _Place) -> RewardBase:
     if not isinstance(body, list) or not body:
         raise ValueError(f"{where}: must be a list of rewards with weights, not {body!r}")
     terms = []
@@ -205,9 +244,9 @@ def _sum(body: Any, where: str, folder: Path) -> RewardBase:
         if isinstance(item, Mapping) and "reward" in item:
             _checked(item, {"reward", "weight"}, {"reward"}, here)
             weight = _number(item.get("weight", 1.0), f"{here}.weight")
-            terms.append((_build(item["reward"], f"{here}.reward", folder), weight))
+            terms.append((_build(item["reward"], f"{here}.reward", place), weight))
         elif isinstance(item, Mapping) and "weight" in item:
             raise ValueError(f"{here}: a weight stands beside 'reward': {{reward: ..., weight: {item['weight']}}}")
         else:
-            terms.append((_build(item, here, folder), 1.0))
+            terms.append((_build(item, here, place), 1.0))
     return Sum(terms)

@@ -7,7 +7,7 @@ computed from stays visible in ``Scores.before``. A row is scored only if everyt
 
 from __future__ import annotations
 
-from collections import deque
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,9 +19,11 @@ from torch import Tensor
 from rewardkit.needs import name_of
 from rewardkit.protocols import Reward
 from rewardkit.registry import entry
-from rewardkit.rewards.base import Constant, RewardBase, errors, scope_of, widest
+from rewardkit.rewards.base import Constant, RewardBase, scope_of, widest
 from rewardkit.rewards.rows import choose, collapsed, failed, live, needed, spread
 from rewardkit.types import ERROR, MISSING, OK, Cost, Rollout, Scores
+
+_MEND = "if it does not apply to the row, add it as part.otherwise(0.0, of='missing')"
 
 How = Literal["mean", "median", "min", "worst", "mean_minus_std"]
 
@@ -82,7 +84,23 @@ class Sum(RewardBase):
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         found = call_all([r for r, _ in self.terms], rollout, ctx)
         weights = dict(zip(self.keys, (w for _, w in self.terms), strict=True))
-        return Scores.combine(dict(zip(self.keys, found, strict=True)), weights)
+        return self._with_the_missing(Scores.combine(dict(zip(self.keys, found, strict=True)), weights))
+
+    def _with_the_missing(self, scores: Scores) -> Scores:
+        """``why`` of every MISSING row names the parts without a label and what to do; a warning if no row is left."""
+        rows = (scores.status == MISSING).nonzero()[:, 0].tolist()
+        if not rows:
+            return scores
+        counted = [k for k, w in scores.weights.items() if w != 0] or list(scores.parts)
+        absent = {k: (scores.parts[k].status == MISSING).tolist() for k in counted}
+        why = list(scores.why or [None] * len(scores))
+        for row in rows:
+            names = ", ".join(repr(k) for k, gone in absent.items() if gone[row])
+            why[row] = " | ".join(filter(None, [why[row], f"no label from {names}: {_MEND}"]))
+        if len(rows) == len(scores):
+            names = ", ".join(repr(k) for k, gone in absent.items() if any(gone))
+            warnings.warn(f"no row of {self.name!r} is scored, each lacks a label from {names}: {_MEND}", stacklevel=3)
+        return replace(scores, why=why)
 
     def children(self) -> Mapping[str, Reward]:
         return dict(zip(self.keys, (r for r, _ in self.terms), strict=True))
@@ -109,8 +127,9 @@ def scaled(reward: Reward, weight: float) -> Sum:
 class Mapped(RewardBase):
     """``reward >> fn``: an elementwise function of the outcome and, axis by axis, of dense scores.
 
-    Rows that were not scored are not touched; the function sees only the others. The parts of a sum are summed first,
-    since a function of a sum has no parts: map them before adding to keep them apart.
+    Rows that were not scored are not touched; the function sees only the others. A row where it gives no finite number
+    has status ERROR. The parts of a sum are summed first, since a function of a sum has no parts: map them before
+    adding to keep them apart.
 
     Args:
         reward: what is mapped. fn: elementwise on tensors, e.g. ``torch.tanh`` or ``lambda r: r.clamp(-1, 1)``.
@@ -129,19 +148,34 @@ class Mapped(RewardBase):
             raise ValueError(f"{self.name}: the function is not elementwise: {x[where].shape} -> {found.shape}")
         return torch.zeros_like(x).to(found.dtype).masked_scatter(where, found)
 
-    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
-        inner = self.reward(rollout, ctx)
+    def _mapped(self, inner: Scores, rollout: Rollout, ok: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """The function of outcome and dense scores in the rows ``ok``, bool ``[B]``; 0 in the others."""
         outcome, dense = collapsed(inner)
         mapped = {}
         for axis, value in dense.items():
-            rows = inner.ok.reshape(-1, *([1] * (value.ndim - 1)))
+            rows = ok.reshape(-1, *([1] * (value.ndim - 1)))
             mapped[axis] = self._map(value, rows & live(axis, value, rollout))
+        return None if outcome is None else self._map(outcome, ok), mapped
+
+    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
+        inner = self.reward(rollout, ctx)
+        outcome, dense = self._mapped(inner, rollout, inner.ok)
+        finite = inner.ok
+        for value in (*([] if outcome is None else [outcome]), *dense.values()):
+            finite = finite & torch.isfinite(value.detach())[:, None].flatten(1).all(1)
+        bad = inner.ok & ~finite
+        why = inner.why
+        if bool(bad.any()):
+            # Mapped anew without the bad rows: what is not finite would still reach a gradient behind a mask.
+            outcome, dense = self._mapped(inner, rollout, finite)
+            said = zip(bad.tolist(), inner.why or [None] * len(inner), strict=True)
+            why = [f"{self.name} is not finite" if row else w for row, w in said]
         return Scores(
-            None if outcome is None else self._map(outcome, inner.ok),
-            mapped,
-            why=inner.why,
+            outcome,
+            dense,
+            why=why,
             made_by=inner.made_by,
-            status=inner.status,
+            status=torch.where(bad, ERROR, inner.status),
             cost=inner.cost,
             before={self.reward.name: inner},
         )
@@ -335,49 +369,3 @@ def ensemble(
 
 class TooManyErrorsError(RuntimeError):
     """The grader failed on more rows than the run allows."""
-
-
-class Guard(RewardBase):
-    """See :func:`guard`."""
-
-    def __init__(self, reward: Reward, limit: float, window: int) -> None:
-        if not 0 <= limit <= 1 or window < 1:
-            raise ValueError(f"guard needs 0 <= limit <= 1 and window >= 1, not {limit} and {window}")
-        self.reward, self.limit, self.window = reward, limit, window
-        self.name, self.scope = reward.name, scope_of(reward)
-        self.differentiable = getattr(reward, "differentiable", False)
-        self._recent: deque[bool] = deque(maxlen=window)
-
-    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
-        scores = self.reward(rollout, ctx)
-        now = (scores.status == ERROR).tolist()
-        rows = now if len(now) > self.window else [*self._recent, *now][-self.window :]
-        self._recent.extend(now)
-        if sum(rows) > self.limit * max(self.window, len(rows)):
-            first = "; ".join(f"{n} x {message}" for message, n in list(errors(scores).items())[:3])
-            raise TooManyErrorsError(
-                f"reward {self.name!r} failed on {sum(rows)} of the last {len(rows)} rows (limit {self.limit:.0%} of "
-                f"{max(self.window, len(rows))}); {sum(now)} of {len(now)} in this call: {first}. "
-                "Mend the grader, or choose a number for its failures with .otherwise(v)"
-            )
-        return scores
-
-    def children(self) -> Mapping[str, Reward]:
-        return {"reward": self.reward}
-
-
-@entry("rewards.compose:guard", tags=("operator",))
-def guard(reward: Reward, limit: float = 0.1, *, window: int = 100) -> Guard:
-    """Stop the run when the grader fails too often: more than ``limit * window`` errors in the last ``window`` rows.
-
-    Args:
-        reward: what is watched. limit: share of rows. window: rows; a larger batch is its own window.
-
-    Raises:
-        TooManyErrorsError: from the call that passes the limit, with counts and the commonest messages.
-
-    >>> from rewardkit.types import Sample
-    >>> guard(Constant(1.0))(Rollout([Sample("x", "y")], torch.ones(1, 1))).outcome.item()
-    1.0
-    """
-    return Guard(reward, limit, window)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -11,7 +13,10 @@ from rewardkit.data.dialogue import characters
 from rewardkit.data.rows import places
 from rewardkit.measures.pairs import Compared
 from rewardkit.protocols import Reward
+from rewardkit.rewards.base import errors
 from rewardkit.types import Judgement, Rollout, Sample, Scores
+
+log = logging.getLogger(__name__)
 
 
 def score_groups(reward: Reward, groups: Iterable[Sequence[Sample]], *, batch: int = 256) -> Iterator[Scores]:
@@ -58,10 +63,14 @@ def better_pairs(judgement: Judgement) -> tuple[list[tuple[int, int]], int]:
 
 
 def compare(reward: Reward, judgements: Iterable[Judgement], *, batch: int = 256) -> Compared:
-    """Score both sides of every pair of every judgement; k-way judgements give all their pairs."""
+    """Score both sides of every pair of every judgement; k-way judgements give all their pairs.
+
+    Pairs with a reply that the reward failed on are left out and counted; the commonest reasons go to the log.
+    """
     differences: list[float] = []
     lengths: list[tuple[int, int]] = []
     unscored = undecided = 0
+    reasons: Counter[str] = Counter()
     kept: list[Judgement] = []
 
     def items() -> Iterator[Sequence[Sample]]:
@@ -74,6 +83,7 @@ def compare(reward: Reward, judgements: Iterable[Judgement], *, batch: int = 256
         pairs, equal = better_pairs(judgement)
         undecided += equal
         assert scores.outcome is not None
+        reasons.update(errors(scores))
         value, ok = scores.outcome.tolist(), scores.ok.tolist()
         size = [characters(s.output) for s in judgement.items]
         for i, j in pairs:
@@ -82,5 +92,8 @@ def compare(reward: Reward, judgements: Iterable[Judgement], *, batch: int = 256
                 lengths.append((size[i], size[j]))
             else:
                 unscored += 1
+    if reasons:
+        said = "; ".join(f"{why} ({times}x)" for why, times in reasons.most_common(3))
+        log.warning("reward %r failed on %d replies: %s", reward.name, reasons.total(), said)
     table = torch.tensor(lengths, dtype=torch.long).reshape(-1, 2)
     return Compared(torch.tensor(differences, dtype=torch.float64), table, unscored, undecided)

@@ -45,11 +45,10 @@ def build(family: str, tokenizer: Any, **changes: Any) -> Any:
     prefix, fields = FAMILIES[family]
     config = getattr(transformers, f"{prefix}Config")(
         vocab_size=len(tokenizer),
-        max_position_embeddings=96,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **{**fields, **changes},
+        **{"max_position_embeddings": 96, **fields, **changes},
     )
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config)

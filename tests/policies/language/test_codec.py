@@ -44,6 +44,44 @@ def test_text_that_already_ends_with_eos_gets_no_second(codec: Codec) -> None:
     assert codec.sample(Sample("the cat", " sat" + codec.tokenizer.eos_token, ended="cut"))[1] == once[1][:-1]
 
 
+def test_of_several_eos_at_the_end_the_first_is_kept_and_one_in_the_middle_stays(codec: Codec) -> None:
+    """R20: a sampler would have stopped at the first; the middle of a text is not altered."""
+    eos = codec.tokenizer.eos_token
+    for prompt in ("the cat", CHAT):
+        once = codec.sample(Sample(prompt, " sat"))
+        assert codec.sample(Sample(prompt, " sat" + eos * 2)) == once
+        assert codec.sample(Sample(prompt, " sat" + eos * 2, ended="cut"))[1] == once[1][:-1]
+        _, ids, weights = codec.sample(Sample(prompt, f" sat{eos} on"))
+        assert codec.tokenizer.decode(ids) == f" sat{eos} on{eos}"
+        assert len(weights) == len(ids)
+        _, ids, _ = codec.sample(Sample(prompt, f" sat{eos} on", ended="cut"))
+        assert codec.tokenizer.decode(ids) == f" sat{eos} on"
+
+
+TRIMS = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] | trim + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("said", ["e", "n", "end", "|", "<|e", "\n", " ", "", "two words ", " an end\n\n"])
+def test_a_cut_reply_is_its_own_text_whatever_the_template_writes_behind_it(codec: Codec, said: str) -> None:
+    """A short reply also stands in the template's end mark; a template that trims takes the outer blanks alone."""
+    for own, expected in ((codec, said), (with_template(codec, TRIMS), said.strip())):
+        prompt, ids, _ = own.sample(Sample(CHAT, said, ended="cut"))
+        assert prompt == own.prompt(CHAT)
+        assert own.tokenizer.decode(ids) == expected
+
+
+def test_messages_that_the_template_refuses_are_named(make: Callable[..., LanguagePolicy]) -> None:
+    """Gemma's template has no system turn and says so with an exception of the template engine."""
+    policy = make(keep_start=False)
+    tokenizer = with_template(policy.codec, "{{ raise_exception('no system turn') }}").tokenizer
+    refusing = LanguagePolicy(policy.module, tokenizer, keep_start=False)
+    with pytest.raises(ValueError, match=r"sample 1: the chat template refuses .*how are you.*: no system turn"):
+        refusing.encode([Sample("a", "b"), Sample(CHAT, "fine")])
+
+
 def test_any_eos_id_counts_as_the_end(codec: Codec) -> None:
     """R14."""
     other = codec.tokenizer.convert_tokens_to_ids("<|user|>")
@@ -173,19 +211,6 @@ def test_exactly_the_assistants_tokens_of_a_long_dialogue_are_trained(codec: Cod
 def test_bad_samples_are_named(make: Callable[..., LanguagePolicy], prompt: Any, output: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match="sample 1: .*" + message):
         make(keep_start=False).encode([Sample("a", "b"), Sample(prompt, output)])
-
-
-def test_character_spans_become_the_tokens_that_touch_them(codec: Codec) -> None:
-    text = "the cat, Ünï sat on 🙂 the mat"
-    ids = codec.tokenizer(text, add_special_tokens=False).input_ids
-    for part in ("cat", "Ünï", "🙂", "t on", text):
-        begin = text.index(part)
-        [(first, last)] = codec.locate(ids, [(begin, begin + len(part))])
-        assert part in codec.text(ids[first:last])
-        assert part not in codec.text(ids[first + 1 : last])
-        assert part not in codec.text(ids[first : last - 1])
-    with pytest.raises(ValueError, match="span"):
-        codec.locate(ids, [(3, len(text) + 1)])
 
 
 def test_messages_without_a_template_are_refused(codec: Codec) -> None:

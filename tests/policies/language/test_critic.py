@@ -82,6 +82,8 @@ def test_an_adapter_is_merged_into_the_trunk(make: Make) -> None:
     rollout = base.encode(SAMPLES)
     assert not torch.allclose(critic.evaluate(rollout)["values"], plain.evaluate(rollout)["values"])
     assert all(torch.equal(p, before[n]) for n, p in tuned.module.named_parameters())
+    off = Critic.from_policy(tuned.at("adapter_off"))
+    assert torch.allclose(off.evaluate(rollout)["values"], plain.evaluate(rollout)["values"])
 
 
 def test_from_scalar_begins_as_the_reward_model(tokenizer: Any) -> None:

@@ -33,7 +33,7 @@ def naive(policy: LanguagePolicy, rollout: Rollout, temperature: float = 1.0) ->
 
 
 def test_logps_equal_a_row_by_row_forward_in_every_family(family: LanguagePolicy) -> None:
-    """R16: the batch, its padding and its mask change nothing."""
+    """R6, R16: the batch, its padding and its mask change nothing."""
     rollout = family.encode(SAMPLES)
     with torch.no_grad():
         found = family.evaluate(rollout)["logps"]
@@ -123,6 +123,7 @@ def test_functions_of_logits_are_named_and_placed(make: Callable[..., LanguagePo
 
 
 def test_chunks_and_batches_change_neither_values_nor_gradients(make: Callable[..., LanguagePolicy]) -> None:
+    """R6: the head in chunks and the batch in parts against all at once."""
     grads, values = [], []
     for options in ({}, {"chunk": 2}, {"max_tokens": 8}):
         policy = make(keep_start=False, **options)

@@ -245,6 +245,19 @@ def test_the_end_of_the_context_cuts(make: Callable[..., LanguagePolicy], monkey
     assert rollout.samples[0].ended == "cut"
 
 
+def test_a_row_at_the_end_of_the_context_is_stepped_no_further(make: Callable[..., LanguagePolicy]) -> None:
+    """Learned positions end with the context; eleven rows that go on do not take a full one along."""
+    policy = make("gpt2", {"max_position_embeddings": 32}, keep_start=False)
+    starts = ["z" * 28, *(f"{c}z" for c in "abcdefghijk")]
+    rollout = policy.sample(starts, sampling=Sampling(max_new_tokens=20, greedy=True), seed=0)
+    lengths = [(len(p), len(o)) for p, o in zip(*rollout.inputs.values(), strict=True)]
+    assert lengths[0] == (29, 3)
+    assert [p for p, _ in lengths[1:]] == [3] * 11
+    assert max(o for _, o in lengths) > 3
+    for start, ids in zip(starts, rollout.inputs["output_ids"], strict=True):
+        assert ids == brute_force(policy, start, len(ids))
+
+
 def test_a_prompt_over_the_context_is_refused_or_shortened(make: Callable[..., LanguagePolicy]) -> None:
     policy = make(keep_start=False, max_length=12)
     with pytest.raises(ValueError, match=r"start 1 has \d+ tokens and the context is 12"):
@@ -270,6 +283,33 @@ def test_a_cut_output_is_continued_and_its_beginning_not_trained(make: Callable[
         policy.sample([Sample("the cat", " sat on")])
 
 
+def test_a_stop_string_in_the_beginning_that_is_continued_does_not_cut_it(
+    make: Callable[..., LanguagePolicy], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make(keep_start=False)
+    force(policy, monkeypatch, tokenizer("hello to the dog", add_special_tokens=False).input_ids)
+    start = Sample("x", "one to two, ", ended="cut")
+    rollout = policy.sample([start], sampling=Sampling(max_new_tokens=16, stop=(" to",)), seed=0)
+    assert rollout.samples[0].output == "one to two, hello"
+    assert rollout.samples[0].ended == "done"
+
+
+def test_a_full_row_is_continued_with_a_shorter_prompt(make: Callable[..., LanguagePolicy]) -> None:
+    """truncation="left" makes room for the new tokens, as for a prompt without a beginning."""
+    policy = make(keep_start=False, max_length=18, truncation="left")
+    start = Sample(PROMPTS[1], " the cat", ended="cut")
+    beginning = policy.encode([start]).inputs["output_ids"][0]
+    whole = policy.codec.prompt(start.prompt)
+    assert len(whole) + len(beginning) == 18
+    rollout = policy.sample([start], sampling=SIX, seed=0)
+    [prompt] = rollout.inputs["prompt_ids"]
+    assert len(prompt) == 18 - 6 - len(beginning)
+    assert prompt == whole[:1] + whole[1 - len(prompt) :]
+    assert rollout.inputs["output_ids"][0][: len(beginning)] == beginning
+    with pytest.raises(ValueError, match="the context is 18"):
+        policy.sample([Sample("x", "z" * 30, ended="cut")], sampling=SIX)
+
+
 def test_messages_are_answered_with_a_message_that_encodes_to_the_sampled_ids(
     make: Callable[..., LanguagePolicy], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,8 +324,9 @@ def test_messages_are_answered_with_a_message_that_encodes_to_the_sampled_ids(
 
 def test_rollouts_of_several_calls_join(make: Callable[..., LanguagePolicy]) -> None:
     policy = make(keep_start=False)
-    joined = Rollout.cat(
-        [policy.sample(PROMPTS, n=2, sampling=Sampling(max_new_tokens=m), seed=m) for m in (3, 6)], regroup=True
-    )
+    longer = [Sample(p, " and hello", ended="cut") for p in PROMPTS]
+    calls = [policy.sample(starts, n=2, sampling=SIX, seed=seed) for seed, starts in enumerate((PROMPTS, longer))]
+    assert calls[0].mask.shape[1] < calls[1].mask.shape[1]
+    joined = Rollout.cat(calls, regroup=True)
     with torch.no_grad():
         assert torch.allclose(policy.evaluate(joined)["logps"], joined["old_logps"], atol=1e-4)

@@ -162,4 +162,26 @@ def test_add_lora_takes_a_config_or_its_fields(make: Make) -> None:
     fields = {"r": 2, "target_modules": ["q_proj"]}
     for lora in (fields, LoraConfig(task_type="CAUSAL_LM", **fields)):
         model = add_lora(make(keep_start=False).module, lora)
-        assert {n.split(".")[-3] for n, p in model.named_parameters() if p.requires_grad} <= {"lora_A", "lora_B"}
+        assert {n.split(".")[-3] for n, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
+
+
+def test_a_second_adapter_is_refused(lora: Make) -> None:
+    with pytest.raises(ValueError, match=r"has an adapter already.*merge=True"):
+        add_lora(lora().module, {"r": 2, "target_modules": ["q_proj"]})
+
+
+def test_an_adapter_is_a_function_of_its_seed_and_leaves_the_global_generator_alone() -> None:
+    tokenizer = train_tokenizer(["Say yes. Say no."], 300)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+    def adapter(seed: int) -> torch.Tensor:
+        made = LanguagePolicy.scratch(tokenizer, size, seed=seed, lora={"r": 2, "target_modules": ["q_proj"]})
+        return next(p for n, p in made.module.named_parameters() if "lora_A" in n).detach()
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = adapter(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(first, adapter(0))
+    assert not torch.equal(first, adapter(1))

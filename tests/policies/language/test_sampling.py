@@ -57,6 +57,15 @@ def test_greedy_takes_the_most_likely_token() -> None:
     assert draw(LOGPS, torch.tensor([0.99]), Sampling(greedy=True))[0].tolist() == [0]
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"top_p": 0.9}])
+def test_logits_that_are_not_finite_draw_nothing(bad: float, options: dict[str, Any]) -> None:
+    logits = torch.zeros(3, 4)
+    logits[1, 2] = bad
+    with pytest.raises(FloatingPointError, match="not finite in 1 of 3 rows"):
+        draw(logits, torch.full((3,), 0.5), Sampling(**options))
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -96,6 +96,15 @@ def test_views_sample(policy: LanguagePolicy) -> None:
     assert policy.at("start").sample(["the cat"], n=2, sampling=SIX, seed=0).inputs == before.inputs
 
 
+def test_every_view_moves_with_the_policy(policy: LanguagePolicy) -> None:
+    """The device "meta" stands for a GPU: the weights go somewhere else."""
+    policy.keep("old")
+    assert policy.to("meta") is policy
+    for view in ("live", "start", "old", *(["adapter_off"] if hasattr(policy.module, "peft_config") else [])):
+        assert {p.device.type for p in policy.at(view).module.parameters()} == {"meta"}
+        assert policy.at(view).device.type == "meta"
+
+
 def test_unknown_and_reserved_views_are_refused(make: Make) -> None:
     policy = make(keep_start=False)
     with pytest.raises(KeyError, match="keep_start"):

@@ -29,6 +29,7 @@ from rewardkit.policies.language import LanguagePolicy
 from rewardkit.policies.language.tokenizer import train_tokenizer
 from rewardkit.protocols import Model, Reward
 from rewardkit.rewards.learned.scalar import ScalarReward
+from rewardkit.rewards.rules import Length
 from rewardkit.training.learner import Learner
 from rewardkit.training.term import Term
 from rewardkit.types import ERROR, OK, Judgement, Sample
@@ -81,7 +82,7 @@ def test_it_is_a_model_and_a_reward(reward: ScalarReward) -> None:
 
 
 def test_a_score_does_not_depend_on_order_batch_or_padding(reward: ScalarReward) -> None:
-    """R15, R16: padding side, amount and neighbours change nothing."""
+    """R16: the amount of padding and the neighbours change nothing."""
     together = reward.score(SAMPLES).outcome
     assert together is not None
     alone = torch.cat([reward.score([s]).outcome for s in SAMPLES])  # type: ignore[misc]
@@ -143,6 +144,34 @@ def test_others_load_the_saved_folder_and_score_the_same(reward: ScalarReward, t
     again = ScalarReward.load(folder)
     assert again.max_length == 12
     torch.testing.assert_close(again.score(SAMPLES).outcome, ours)
+
+
+def test_others_read_the_same_scores_under_left_padding(llama: ScalarReward, tmp_path: Path) -> None:
+    """R15: a batch that others pad on the left is read at the last token as well, which is not the pad token."""
+    llama.save(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, padding_side="left")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    batch = tokenizer([llama.renderer.text(s) for s in SAMPLES], padding=True, return_tensors="pt")
+    assert batch.attention_mask[:, 0].min() == 0
+    with torch.no_grad():
+        theirs = model(**batch).logits[:, 0]
+    torch.testing.assert_close(llama.score(SAMPLES).outcome, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_others_read_a_chat_without_adding_special_tokens(llama: ScalarReward, tmp_path: Path) -> None:
+    """The template wrote BOS: a plain call of the tokenizer would add a second one, and another score."""
+    llama.save(tmp_path)
+    chat = Sample([{"role": "user", "content": "the quick fox"}], "jumps")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        right, twice = (
+            model(**tokenizer(llama.renderer.text(chat), add_special_tokens=add, return_tensors="pt")).logits[0, 0]
+            for add in (False, True)
+        )
+    ours = llama.score([chat]).outcome
+    torch.testing.assert_close(ours[0], right, atol=1e-5, rtol=1e-4)  # type: ignore[index]
+    assert not torch.isclose(ours[0], twice, atol=1e-5)  # type: ignore[index]
 
 
 @pytest.mark.slow
@@ -225,6 +254,36 @@ def test_a_policy_becomes_a_reward_model_with_its_weights(llama: ScalarReward) -
         assert parameter is not inner[name]
 
 
+def test_a_policys_adapter_is_merged_into_the_reward_model(llama: ScalarReward) -> None:
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    lora = {"r": 2, "target_modules": ["q_proj"]}
+    policy = LanguagePolicy.scratch(llama.tokenizer, size, seed=1, lora=lora)
+    plain = LanguagePolicy.scratch(llama.tokenizer, size, seed=1)
+    with torch.no_grad():
+        for name, p in policy.module.named_parameters():
+            if "lora_B" in name:
+                p.add_(0.5)
+    base = ScalarReward.from_policy(plain, seed=0).score(SAMPLES).outcome
+    assert base is not None
+    torch.testing.assert_close(ScalarReward.from_policy(policy.at("adapter_off"), seed=0).score(SAMPLES).outcome, base)
+    tuned = ScalarReward.from_policy(policy, seed=0)
+    assert not torch.allclose(tuned.score(SAMPLES).outcome, base)  # type: ignore[arg-type]
+    assert not any("lora" in n for n, _ in tuned.module.named_parameters())
+    assert any("lora_B" in n for n, _ in policy.module.named_parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the model and the rollout are on two devices")
+def test_scores_are_where_the_rollout_is(llama: ScalarReward) -> None:
+    rollout = llama.encode(SAMPLES)
+    here = llama(rollout)
+    there = llama(rollout.to("cuda"))
+    assert {there.outcome.device.type, there.status.device.type} == {"cuda"}  # type: ignore[union-attr]
+    llama.module.to("cuda")
+    assert llama(rollout).outcome.device.type == "cpu"  # type: ignore[union-attr]
+    torch.testing.assert_close(llama(rollout).outcome, here.outcome, atol=1e-4, rtol=1e-4)
+    assert (llama + Length("words"))(rollout).outcome.device.type == "cpu"  # type: ignore[union-attr]
+
+
 def test_scoring_leaves_no_graph_no_dropout_and_the_mode_as_it_was(reward: ScalarReward) -> None:
     """R40: dropout is off while scoring, even inside training."""
     reward.module.train()
@@ -269,6 +328,17 @@ def test_a_row_that_cannot_be_read_is_an_error_and_leaves_the_others_as_they_are
     assert scores.why[1] is not None
     assert "text" in scores.why[1]
     torch.testing.assert_close(scores.outcome[[0, 2]], bert.score(SAMPLES[:2]).outcome)  # type: ignore[index]
+
+
+def test_messages_that_the_template_refuses_leave_their_row_unscored(llama: ScalarReward) -> None:
+    """Gemma's template raises on a system turn: an exception of the template engine, not a ValueError."""
+    llama.tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
+    scores = llama.score([SAMPLES[0], Sample([{"role": "system", "content": "be kind"}], "fine")])
+    assert scores.status.tolist() == [OK, ERROR]
+    assert scores.why is not None
+    assert "the chat template refuses messages" in str(scores.why[1])
+    assert "be kind" in str(scores.why[1])
+    assert "no system turn" in str(scores.why[1])
 
 
 def test_an_untrained_head_is_not_loaded_as_a_reward(tmp_path: Path, bert: ScalarReward) -> None:

@@ -7,18 +7,34 @@ from rewardkit.rewards.rules import ExactMatch, Length
 from rewardkit.types import ERROR, OK, Rollout, Sample
 
 
-def _rollout(*outputs, hidden=None) -> Rollout:
+def _rollout(*outputs, hidden=None, **inputs) -> Rollout:
     mask = torch.tensor([[1.0, 1.0, 0.0]]).expand(len(outputs), 3).clone()
-    return Rollout([Sample("x", o, hidden=hidden or {}) for o in outputs], mask)
+    return Rollout([Sample("x", o, hidden=hidden or {}) for o in outputs], mask, inputs=inputs)
 
 
 def test_length_in_each_unit() -> None:
     outputs = ("Hello there", "", [{"role": "assistant", "content": "Hi you"}])
     assert Length()(_rollout(*outputs)).outcome.tolist() == [11.0, 0.0, 6.0]
     assert Length("words", scale=-0.5, cap=1)(_rollout(*outputs)).outcome.tolist() == [-0.5, 0.0, -0.5]
-    assert Length("tokens")(_rollout(*outputs)).outcome.tolist() == [2.0, 2.0, 2.0]
+    ids = [[1, 2, 3], [3], [1, 3]]
+    assert Length("tokens")(_rollout(*outputs, output_ids=ids)).outcome.tolist() == [3.0, 1.0, 2.0]
     with pytest.raises(ValueError, match="miles"):
         Length("miles")
+
+
+def test_tokens_are_counted_in_a_rollout_that_has_them_alone() -> None:
+    """Rows of a file have no tokens: one position each would make every length 1."""
+    with pytest.raises(ValueError, match="take unit: words"):
+        Length("tokens")(_rollout("Hello there"))
+
+
+def test_an_output_that_the_policy_failed_to_give_is_its_own_failure() -> None:
+    failed = Rollout([Sample("x", None, hidden={"answer": "None"}, ended="failed")], torch.ones(1, 1))
+    for rule in (Length(), Length("words"), ExactMatch(), ExactMatch(extract="(.*)")):
+        found = rule(failed)
+        assert (found.outcome.tolist(), found.status.tolist()) == ([0.0], [OK])
+    with pytest.raises(TypeError, match="NoneType has no text"):
+        Length()(Rollout([Sample("x")], torch.ones(1, 1)))
 
 
 def test_exact_match_takes_the_last_answer() -> None:

@@ -8,8 +8,10 @@ The context that generates is ``ids(prompt)``, and what is trained is exactly wh
   prefix of it; else (a merge across the boundary) the ids of the completion alone. Either way ``ids(prompt)`` stands
   unchanged before it.
 * **Messages.** The template must render the prompt as a prefix of the whole dialogue, or :class:`ValueError` says so.
-  What other roles wrote inside an output is not trained. What a template puts after the turn's EOS is dropped.
-* **EOS.** A completion with ``ended="done"`` ends with exactly one EOS; one that was cut, or failed, with none.
+  What other roles wrote inside an output is not trained. What a template puts after the turn's EOS is dropped. A reply
+  that was cut ends where its content ends: it has no end mark of the template.
+* **EOS.** A completion with ``ended="done"`` ends with one EOS, the first of those it ends with, or the tokenizer's
+  where it has none; one that was cut, or failed, with none. An EOS in its middle is the text's own and stays.
 """
 
 from __future__ import annotations
@@ -86,28 +88,6 @@ class Codec:
         """The text of output ids, without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def locate(self, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Token spans of character spans ``(begin, end)`` in ``text(ids)``: every token that touches the span.
-
-        The ids are decoded as they are, prefix by prefix (a text tokenised again may have other tokens), so it costs
-        a decoding for each token.
-
-        Raises:
-            ValueError: for a span outside the text.
-        """
-        pieces = [self.text(ids[: i + 1]) for i in range(len(ids))]
-        whole = [len(p.rstrip("\N{REPLACEMENT CHARACTER}")) for p in pieces[:-1]] + [len(p) for p in pieces[-1:]]
-        begins = [0, *whole[:-1]]
-        ends = [w + (len(p) > w) for w, p in zip(whole, pieces, strict=True)]  # a character begun ends one further on
-        length = whole[-1] if whole else 0
-        found = []
-        for begin, end in spans:
-            if not 0 <= begin < end <= length:
-                raise ValueError(f"({begin}, {end}) is not a span of a text of {length} characters")
-            touching = [i for i in range(len(ids)) if begins[i] < end and ends[i] > begin]
-            found.append((touching[0], touching[-1] + 1))
-        return found
-
     def output(self, prompt: Any, text: str) -> Any:
         """An output in the form of its prompt: text for text, one assistant message for messages."""
         return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
@@ -137,19 +117,18 @@ class Codec:
         return self._plain(piece)
 
     def _closed(self, ids: list[int], done: bool) -> list[int]:
-        """``ids`` up to the last EOS in them; EOS appended to a finished completion that has none at its end."""
-        while not done and ids and ids[-1] in self.eos_ids:
-            ids = ids[:-1]
-        if done and (not ids or ids[-1] not in self.eos_ids):
-            return [*ids, self.tokenizer.eos_token_id]
-        return ids
+        """``ids`` without the EOS at their end; a finished completion keeps the first of them, or gets one."""
+        end = len(ids)
+        while end and ids[end - 1] in self.eos_ids:
+            end -= 1
+        return ids[:end] + (ids[end : end + 1] or [self.tokenizer.eos_token_id] if done else [])
 
     def _render(self, messages: list[dict[str, Any]], *, generation: bool) -> str:
         if self.tokenizer.chat_template is None:
             raise ValueError(
                 "messages need a chat template and this tokenizer has none: set tokenizer.chat_template, or use text"
             )
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        return render(self.tokenizer, messages, add_generation_prompt=generation)
 
     def _dialogue(
         self, prompt: list[dict[str, Any]], reply: list[dict[str, Any]], done: bool
@@ -171,13 +150,14 @@ class Codec:
                 )
             between = self._continue(whole[:at], whole[at : len(begin)])
             last = k == len(reply) - 1
-            spoken = whole[len(begin) : len(end)]
+            tail: list[int] = []
             if last and not done:
-                content = message["content"].strip()
-                spoken = spoken[: spoken.rfind(content) + len(content)]
-            turn = self._continue(begin, spoken)
-            stop = max((i + 1 for i, t in enumerate(turn) if t in self.eos_ids), default=len(turn))
-            turn, tail = (self._closed(turn[:stop], done), []) if last else (turn[:stop], turn[stop:])
+                spoken = render(self.tokenizer, prompt + reply, continue_final_message=True)[len(begin) :]
+                turn = self._closed(self._continue(begin, spoken), False)
+            else:
+                turn = self._continue(begin, whole[len(begin) : len(end)])
+                stop = max((i + 1 for i, t in enumerate(turn) if t in self.eos_ids), default=len(turn))
+                turn, tail = (self._closed(turn[:stop], True), []) if last else (turn[:stop], turn[stop:])
             ids += between + turn + tail
             weights += [0.0] * len(between) + [1.0] * len(turn) + [0.0] * len(tail)
             at = len(end)
@@ -204,6 +184,20 @@ class Codec:
             return prompt
         keep = prompt[:1] if length > 1 and prompt[0] == self.tokenizer.bos_token_id else []
         return keep + prompt[len(prompt) - (length - len(keep)) :]
+
+
+def render(tokenizer: Any, messages: list[dict[str, Any]], **options: Any) -> str:
+    """Messages as the text that the tokenizer's chat template makes of them; ``options`` are the template's.
+
+    Raises:
+        ValueError: with the template's own words, for messages that it refuses.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except TemplateError as error:
+        raise ValueError(f"the chat template refuses messages that begin {str(messages)[:60]!r}: {error}") from error
 
 
 def _messages(value: Any, what: str) -> list[dict[str, Any]]:

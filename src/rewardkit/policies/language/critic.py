@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rewardkit.policies.language.batch import Row, forward_inputs, over_rows, pad, response_positions, without_cache
-from rewardkit.policies.language.modes import is_peft
+from rewardkit.policies.language.modes import plain
 from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
@@ -58,9 +58,7 @@ class Critic:
     @classmethod
     def from_policy(cls, policy: Any, *, seed: int = 0, max_tokens: int = 8192) -> Critic:
         """A critic on a copy of a policy's trunk (its adapter merged in), with a new head drawn from ``seed``."""
-        model = policy.module
-        if is_peft(model):
-            model = copy.deepcopy(model).merge_and_unload()
+        model = plain(policy.module, adapter=policy.view != "adapter_off")
         return cls(_on_trunk(model, seed), max_tokens=max_tokens)
 
     @classmethod
@@ -71,9 +69,7 @@ class Critic:
             reward: a model whose ``module`` is an ``AutoModelForSequenceClassification`` with one label and a causal
                 trunk, on the policy's own vocabulary.
         """
-        model = reward.module
-        if is_peft(model):
-            model = copy.deepcopy(model).merge_and_unload()
+        model = plain(reward.module)
         critic = _on_trunk(model, seed=0)
         with torch.no_grad():
             head, source = _head(critic), _head(model)

@@ -184,7 +184,9 @@ def generate(
         waiting = [i for i, row in enumerate(alive) if row not in finished]
         if not waiting:
             break
-        if len(waiting) <= (1 - _IDLE) * len(alive):
+        # A finished row may wait for company before it leaves, but not beyond its limit: its context may end there.
+        full = any(step + 1 >= limits[row] for row in alive)
+        if full or len(waiting) <= (1 - _IDLE) * len(alive):
             decoder.take(waiting)
             tokens, alive = [tokens[i] for i in waiting], [alive[i] for i in waiting]
         decoder.step(tokens)

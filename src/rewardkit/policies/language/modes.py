@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,14 @@ from rewardkit.policies.modes import evaluating
 def is_peft(module: Any) -> bool:
     """Whether ``module`` is a PEFT model."""
     return hasattr(module, "peft_config") and hasattr(module, "disable_adapter")
+
+
+def plain(module: Any, *, adapter: bool = True) -> Any:
+    """A module without PEFT: a copy with the adapter added into its weights, or left out; any other as it is."""
+    if not is_peft(module):
+        return module
+    twin = copy.deepcopy(module)
+    return twin.merge_and_unload() if adapter else twin.unload()
 
 
 @contextmanager

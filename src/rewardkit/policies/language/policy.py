@@ -27,7 +27,7 @@ from rewardkit.policies.language.batch import (
 )
 from rewardkit.policies.language.codec import Codec, Truncation
 from rewardkit.policies.language.generate import Completion, generate, row_seed
-from rewardkit.policies.language.modes import adapter_off, is_peft
+from rewardkit.policies.language.modes import adapter_off, is_peft, plain
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.scratch import scratch_model
 from rewardkit.policies.language.views import adapter_is_fresh, fingerprint, frozen_copy, is_adapter
@@ -112,6 +112,7 @@ class LanguagePolicy:
         path: str | Path,
         *,
         lora: Any = None,
+        seed: int = 0,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         revision: str | None = None,
@@ -121,7 +122,7 @@ class LanguagePolicy:
         """A model from the hub or a folder; a folder or repository with a PEFT adapter brings its base along.
 
         Args:
-            path: hub name or folder. lora: ``peft.LoraConfig``, or its fields, to add a fresh adapter.
+            path: hub name or folder. lora: ``peft.LoraConfig``, or its fields, to add a fresh adapter. seed: of that.
             dtype: of the weights; default: as stored. device: where to; default: where transformers puts it.
             revision, trust_remote_code: as in transformers. options: of :class:`LanguagePolicy`.
         """
@@ -138,7 +139,8 @@ class LanguagePolicy:
 
             model = AutoPeftModelForCausalLM.from_pretrained(source, is_trainable=True, **own, **weights)
         model = model.to(device) if device is not None else model
-        return cls(add_lora(model, lora) if lora is not None else model, tokenizer, **{"name": source, **options})
+        model = add_lora(model, lora, seed=seed) if lora is not None else model
+        return cls(model, tokenizer, **{"name": source, **options})
 
     @classmethod
     def scratch(
@@ -151,10 +153,15 @@ class LanguagePolicy:
         lora: Any = None,
         **options: Any,
     ) -> LanguagePolicy:
-        """A small Llama with random weights: see :func:`rewardkit.policies.language.scratch.scratch_model`."""
+        """A small Llama with random weights: see :func:`rewardkit.policies.language.scratch.scratch_model`.
+
+        Args:
+            seed: of the weights, and of the adapter's. lora: as in :meth:`load`. options: of the class.
+        """
         model = scratch_model(tokenizer, size, length=length, seed=seed)
         name = f"scratch:{size}" if isinstance(size, str) else "scratch"
-        return cls(add_lora(model, lora) if lora is not None else model, tokenizer, **{"name": name, **options})
+        model = add_lora(model, lora, seed=seed) if lora is not None else model
+        return cls(model, tokenizer, **{"name": name, **options})
 
     def save(self, path: str | Path, *, merge: bool = False) -> None:
         """A folder that transformers (or PEFT, for adapters) loads without rewardkit, tokenizer included.
@@ -166,10 +173,8 @@ class LanguagePolicy:
             ValueError: for an adapter whose base has never been saved.
         """
         model: Any = self.module
-        if self.view == "adapter_off":
-            model = copy.deepcopy(model).unload()
-        elif is_peft(model) and merge:
-            model = copy.deepcopy(model).merge_and_unload()
+        if merge or self.view == "adapter_off":
+            model = plain(model, adapter=self.view != "adapter_off")
         elif is_peft(model) and not self._core.config.name_or_path:
             raise ValueError(
                 "an adapter is saved without its base, and this base was never saved: save and load the base first, "
@@ -187,6 +192,12 @@ class LanguagePolicy:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.module.parameters()).device
+
+    def to(self, device: torch.device | str) -> LanguagePolicy:
+        """Move the weights and those of every view; returns the policy itself. Views that copies share move with it."""
+        for policy in (self, *self._views.values()):
+            policy.module.to(device)
+        return self
 
     @property
     def parameters(self) -> int:
@@ -295,7 +306,7 @@ class LanguagePolicy:
         samples, outputs, logps, weights, prompts = [], [], [], [], []
         for row, c in enumerate(completions):
             s, (prompt, prefix) = starts[row // n], read[row // n]
-            text = self._spoken(prefix + c.ids, c.ended == "done" and options.stop)
+            text = self._spoken(prefix, c.ids, options.stop if c.ended == "done" else ())
             samples.append(replace(s, output=self.codec.output(s.prompt, text), ended=c.ended))  # type: ignore[arg-type]
             prompts.append(prompt)
             outputs.append(prefix + c.ids)
@@ -328,8 +339,8 @@ class LanguagePolicy:
             prompt, prefix, _ = self.codec.sample(start)
         else:
             prompt, prefix = self.codec.prompt(start.prompt), []
-            if limit is not None and self.codec.truncation == "left":
-                prompt = self.codec.shorten(prompt, max(1, limit - sampling.max_new_tokens))
+        if limit is not None and self.codec.truncation == "left":
+            prompt = self.codec.shorten(prompt, max(1, limit - len(prefix) - sampling.max_new_tokens))
         if limit is not None and len(prompt) + len(prefix) >= limit:
             raise ValueError(
                 f"start {row} has {len(prompt) + len(prefix)} tokens and the context is {limit}, so nothing can be "
@@ -360,9 +371,10 @@ class LanguagePolicy:
                     found[row] = c
         return found
 
-    def _spoken(self, ids: list[int], stop: Any) -> str:
-        text = self.codec.text(ids)
-        places = [p for p in (text.find(s) for s in stop or ()) if p >= 0]
+    def _spoken(self, prefix: list[int], ids: list[int], stop: tuple[str, ...]) -> str:
+        """The text of an output, cut before the first stop string behind the prefix, which may hold one of its own."""
+        text, begin = self.codec.text(prefix + ids), len(self.codec.text(prefix))
+        places = [p for p in (text.find(s, begin) for s in stop) if p >= 0]
         return text[: min(places)] if places else text
 
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
@@ -428,12 +440,27 @@ class LanguagePolicy:
             return head.project(self._core, states)
 
 
-def add_lora(model: Any, lora: Any) -> Any:
-    """``model`` with a fresh LoRA adapter: ``lora`` is a ``peft.LoraConfig`` or its fields."""
+def add_lora(model: Any, lora: Any, *, seed: int = 0) -> Any:
+    """``model`` with a fresh LoRA adapter.
+
+    Args:
+        model: a transformers model. lora: a ``peft.LoraConfig`` or its fields.
+        seed: of the adapter's weights; the global generator is left as it was.
+
+    Raises:
+        ValueError: for a model that has an adapter.
+    """
     from peft import LoraConfig, get_peft_model
 
+    if is_peft(model):
+        raise ValueError(
+            "this model has an adapter already: train that one (without lora=), or merge it first with "
+            "policy.save(path, merge=True) and load the folder"
+        )
     config = LoraConfig(**{"task_type": "CAUSAL_LM", **lora}) if isinstance(lora, Mapping) else lora
-    return get_peft_model(model, config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

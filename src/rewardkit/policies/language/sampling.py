@@ -92,6 +92,9 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tens
     Returns:
         tokens, long ``[B]``; their log-probs, float32 ``[B]``, of the *untruncated* distribution at the sampling
         temperature: what ``evaluate`` computes, so that the ratio of identical policies is 1 under any truncation.
+
+    Raises:
+        FloatingPointError: for logits that are not finite, from which any token would be drawn in silence.
     """
     logps_BV = (logits_BV.float() / sampling.temperature).log_softmax(-1)
     if sampling.greedy:
@@ -100,4 +103,11 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tens
         cdf_BV = truncate(logps_BV, sampling).double().exp().cumsum(-1)
         at_B1 = uniform_B.double()[:, None].to(cdf_BV.device) * cdf_BV[:, -1:]
         tokens_B = torch.searchsorted(cdf_BV, at_B1, right=True)[:, 0].clamp(max=cdf_BV.shape[-1] - 1)
-    return tokens_B, logps_BV.gather(-1, tokens_B[:, None])[:, 0]
+    picked_B = logps_BV.gather(-1, tokens_B[:, None])[:, 0]
+    # One NaN or +inf among a row's logits makes all its log-probs NaN: the one that was picked tells.
+    if not bool(torch.isfinite(picked_B).all()):
+        raise FloatingPointError(
+            f"the model's logits are not finite in {int((~torch.isfinite(picked_B)).sum())} of {len(picked_B)} rows: "
+            "its weights may have diverged (lower the learning rate), or its type is too narrow (load it in float32)"
+        )
+    return tokens_B, picked_B

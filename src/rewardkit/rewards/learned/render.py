@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewardkit.data.dialogue import ASSISTANT, HUMAN
+from rewardkit.policies.language.codec import render
 from rewardkit.types import Sample
 
 MARKS = {"user": HUMAN, "assistant": ASSISTANT}
@@ -33,7 +34,8 @@ class Renderer:
         """The text of a sample, as ``tokenizer(text)`` reads it.
 
         Raises:
-            ValueError: for a sample without output, or with one that does not fit its prompt.
+            ValueError: for a sample without output, or with one that does not fit its prompt, or messages that the
+                chat template refuses.
         """
         prompt, output = sample.asked, sample.output
         if output is None:
@@ -44,7 +46,7 @@ class Renderer:
         if self.tokenizer.chat_template is None:
             return self._ended("".join(f"{_mark(m)} {m['content']}" for m in messages), sample)
         cut = sample.ended != "done" and bool(messages[-1]["content"])
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=cut)
+        return render(self.tokenizer, messages, continue_final_message=cut)
 
     def ids(self, sample: Sample) -> list[int]:
         """Token ids of a sample, at most ``max_length``, the end kept."""

@@ -1,7 +1,8 @@
 """One number for a whole reply, from any Hugging Face backbone with a one-number head.
 
 The checkpoint is an ordinary ``AutoModelForSequenceClassification`` with ``num_labels=1``: others load it without
-rewardkit and read the same scores from ``tokenizer(text, truncation=True)``.
+rewardkit and read the same scores from ``tokenizer(text, truncation=True)``. What a chat template made has its special
+tokens already: it takes ``add_special_tokens=False`` besides, or BOS would stand there twice.
 
 Where the number is read. An encoder is pooled by its own class. A causal model is read at the last token of the reply,
 found by our own attention mask. Plain transformers looks for the last token that is not the pad token instead, so a
@@ -15,6 +16,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from rewardkit.policies.language.batch import by_length, pad
+from rewardkit.policies.language.modes import plain
 from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
@@ -36,7 +39,7 @@ PAD_TOKEN = "<|pad|>"
 @entry(
     "rewards.learned:scalar",
     aliases=("scalar_bt", "orm", "binary_classifier", "quality_regressor", "scalar_regression"),
-    tags=("learned", "differentiable"),
+    tags=("learned",),
     source="Ouyang et al. 2022, arXiv 2203.02155, section 3.5; the loss is objectives.reward's",
 )
 class ScalarReward(RewardBase):
@@ -135,16 +138,15 @@ class ScalarReward(RewardBase):
 
     @classmethod
     def from_policy(cls, policy: Any, *, seed: int, **options: Any) -> Self:
-        """A new head on a copy of a language policy's present weights.
+        """A new head on a copy of a language policy's present weights, its adapter merged in.
 
         Args:
-            policy: a language policy: ``module`` (a causal model of transformers) and ``tokenizer`` are read.
+            policy: a language policy, or a view of one.
             seed: of the head. options: of the class.
         """
         from transformers import AutoModelForSequenceClassification
 
-        causal = policy.module
-        causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
+        causal = plain(policy.module, adapter=policy.view != "adapter_off")
         config = copy.deepcopy(causal.config)
         config.num_labels = 1
         with torch.random.fork_rng(devices=[]):
@@ -221,9 +223,12 @@ class ScalarReward(RewardBase):
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         """Scores of a rollout's samples, whoever made them: dropout off, no gradients. The user's own words are read.
 
-        A row that cannot be read, or whose score is not finite, is the grader's failure: status ERROR.
+        A row that cannot be read, or whose score is not finite, is the grader's failure: status ERROR. The scores are
+        on the rollout's device, wherever the model is.
         """
-        return self.score(rollout.samples)
+        found, device = self.score(rollout.samples), rollout.mask.device
+        assert found.outcome is not None
+        return replace(found, outcome=found.outcome.to(device), status=found.status.to(device))
 
     def score(self, samples: Sequence[Sample]) -> Scores:
         """Scores of samples: dropout off, no gradients. A row that cannot be read has status ERROR, and says why."""

@@ -11,7 +11,12 @@ import torch
 from rewardkit.registry import entry
 from rewardkit.rewards.base import RewardBase
 from rewardkit.rewards.function import text_of
-from rewardkit.types import ERROR, OK, Rollout, Scores
+from rewardkit.types import ERROR, OK, Rollout, Sample, Scores
+
+
+def _said(sample: Sample) -> str | None:
+    """The output as text; ``None`` where the policy failed to give one."""
+    return None if sample.output is None and sample.ended == "failed" else text_of(sample.output)
 
 
 @entry(
@@ -23,8 +28,14 @@ class Length(RewardBase):
     """Length of the output, linear up to a cap: ``scale * min(length, cap)``.
 
     Args:
-        unit: ``characters``, ``words``, or ``tokens`` (positions that the policy trained).
+        unit: ``characters``, ``words``, or ``tokens`` (ids of the output, EOS among them, in a language policy's
+            rollout).
         scale: reward a unit; negative to prefer short outputs. cap: the length from which nothing is added.
+
+    An output that the policy failed to give has length 0.
+
+    Raises:
+        ValueError: for tokens in a rollout without token ids.
 
     >>> from rewardkit.types import Sample
     >>> rollout = Rollout([Sample("Hi", "Hello there!")], torch.ones(1, 3))
@@ -46,11 +57,16 @@ class Length(RewardBase):
 
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         if self.unit == "tokens":
-            lengths = (rollout.mask > 0).sum(1).float()
+            if "output_ids" not in rollout.inputs:
+                raise ValueError(
+                    "length(unit='tokens') reads the token ids of a language policy's rollout, and this one has none: "
+                    "take unit: words, or characters"
+                )
+            sizes = [len(ids) for ids in rollout.inputs["output_ids"]]
         else:
-            texts = [text_of(s.output) for s in rollout.samples]
+            texts = [_said(s) or "" for s in rollout.samples]
             sizes = [len(t.split()) if self.unit == "words" else len(t) for t in texts]
-            lengths = torch.tensor(sizes, dtype=torch.float32, device=rollout.mask.device)
+        lengths = torch.tensor(sizes, dtype=torch.float32, device=rollout.mask.device)
         return Scores(self.scale * (lengths if self.cap is None else lengths.clamp(max=self.cap)))
 
 
@@ -60,8 +76,8 @@ class Length(RewardBase):
 class ExactMatch(RewardBase):
     """1 where the output's answer equals the expected one, else 0; both stripped, in lower case unless told.
 
-    An output in which the pattern finds nothing is the policy's failure: 0. A row without an expected answer is the
-    data's: status ERROR.
+    An output in which the pattern finds nothing, or that the policy failed to give, is the policy's failure: 0. A row
+    without an expected answer is the data's: status ERROR.
 
     Args:
         extract: regular expression; its last match is the answer, the first group of it where there is one. Default:
@@ -86,8 +102,8 @@ class ExactMatch(RewardBase):
     def _clean(self, text: str) -> str:
         return text.strip() if self.case else text.strip().casefold()
 
-    def _answer(self, output: str) -> str | None:
-        if self.pattern is None:
+    def _answer(self, output: str | None) -> str | None:
+        if self.pattern is None or output is None:
             return output
         matches = list(self.pattern.finditer(output))
         if not matches:
@@ -99,7 +115,7 @@ class ExactMatch(RewardBase):
         why: list[str | None] = []
         for sample in rollout.samples:
             gold = sample.hidden.get(self.key)
-            answer = self._answer(text_of(sample.output))
+            answer = self._answer(_said(sample))
             hit = gold is not None and answer is not None and self._clean(answer) == self._clean(str(gold))
             values.append(float(hit))
             status.append(ERROR if gold is None else OK)
