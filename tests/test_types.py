@@ -207,6 +207,11 @@ def test_a_sum_keeps_its_parts_and_is_unscored_where_any_part_is() -> None:
     assert total.cost.calls == 3
 
 
+def test_a_failure_is_not_hidden_behind_a_missing_label() -> None:
+    failed, unlabelled = (Scores(torch.zeros(1), status=torch.tensor([s])) for s in (ERROR, MISSING))
+    assert Scores.combine({"a": failed, "b": unlabelled}, {"a": 1.0, "b": 1.0}).status.tolist() == [ERROR]
+
+
 def test_a_part_of_weight_0_is_shown_and_decides_nothing() -> None:
     shown = Scores(torch.tensor([1.0, math.nan]), status=torch.tensor([OK, MISSING]))
     total = Scores.combine({"a": Scores(torch.tensor([1.0, 2.0])), "shown": shown}, {"a": 1.0, "shown": 0.0})
@@ -270,7 +275,7 @@ def test_costs_are_not_multiplied_by_dividing_a_batch() -> None:
 def test_cat_keeps_a_version_only_where_all_agree_and_refuses_mixed_sampling() -> None:
     one, two = rollout([0], versions={"logps": "1", "rank": "1"}), rollout([1], versions={"logps": "2", "rank": "1"})
     assert Rollout.cat([one, two]).versions == {"rank": "1"}
-    warm, cold = rollout([0], how={"temperature": 1.0, "seed": 1}), rollout([1], how={"temperature": 0.5, "seed": 2})
+    warm, cold = rollout([0], how={"temperature": 1.0, "drawn": 1}), rollout([1], how={"temperature": 0.5, "drawn": 2})
     with pytest.raises(ValueError, match=r"differs in \['temperature'\]"):
         Rollout.cat([warm, cold])
 

@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     say(str(reader.report))
     run_of: dict[str, Any] = {"about": about, "seen": seen_by(args.policy), "also": args.track, "resume": args.resume}
     if online:
-        reward, metric = load_reward(args.reward), load_reward(args.metric) if args.metric else None
+        reward = load_reward(args.reward, device=args.device)
+        metric = load_reward(args.metric, device=args.device) if args.metric else None
         summary = align_online(items, _policy(args, []), reward, args.out, options, metric=metric, **run_of)
     else:
         texts = documents(parts_of_data(items, options)["train"]) if _scratch(args) else []
@@ -137,7 +138,7 @@ def _policy(args: argparse.Namespace, texts: list[str]) -> LanguagePolicy:
         raise ValueError(f"--policy {args.policy} trains a tokenizer on texts, and {args.data} holds none (messages?)")
     size = args.policy.partition(":")[2] or "llama-1m"
     policy = LanguagePolicy.scratch(train_tokenizer(texts, args.vocab_size), size, length=args.max_length, **options)
-    policy.module.to(device_of(args.device))
+    policy.to(device_of(args.device))
     return policy
 
 

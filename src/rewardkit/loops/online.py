@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from rewardkit.credit.base import Rule, chain, drop_cut
 from rewardkit.loops.ranks import Shared
-from rewardkit.loops.turn import Reference, Turn
+from rewardkit.loops.turn import Reference, Rows, Turn
 from rewardkit.measures.kl import Estimator
 from rewardkit.objectives.base import Loss, Reduce
 from rewardkit.objectives.methods import Method
@@ -61,8 +61,11 @@ def online(
     kl_estimator: Estimator | Literal["exact"] = "k3",
     critic: Learner | None = None,
     value_objective: Callable[..., Loss] = value_loss,
+    value_coef: float = 1.0,
     reduce: Reduce = "tokens",
     length: int | None = None,
+    env: Any = None,
+    rows: Rows = "outputs",
     sampling: Any = None,
     mask_cut: bool = False,
     max_errors: float = 0.25,
@@ -97,8 +100,13 @@ def online(
         inner, minibatch: passes over each batch; rows an update (groups stay whole), ``None`` for all at once.
         kl, kl_estimator: coefficient and estimator of a KL term in the loss, against ``reference``: ``k1``, ``k2``,
             ``k3`` from the sampled tokens, ``exact`` over the whole vocabulary at each of them.
-        critic, value_objective: a second learner whose model gives ``values``; its loss.
+        critic, value_objective: a learner whose model gives ``values``, and its loss. It is a second one, or the
+            policy's own where one model gives both: the loss then joins the policy's in one update, times
+            ``value_coef``.
         reduce, length: how the policy's loss is averaged, see :class:`rewardkit.training.term.Term`.
+        env: where the policy acts, handed to its ``sample``; its state is kept with the run's where it has one.
+        rows: what an update counts and shuffles: ``outputs``, or ``steps`` for policies without memory, for which each
+            trained position is a row of its own.
         sampling: the policy's own options.
         mask_cut: leave outputs that were cut off out of training, baselines and normalisers.
         max_errors: fraction of a batch on which the grader may fail before the run stops.
@@ -140,8 +148,11 @@ def online(
         kl_estimator=kl_estimator,
         critic=critic,
         value_objective=value_objective,
+        value_coef=value_coef,
         reduce=reduce,
         length=length,
+        env=env,
+        rows=rows,
         sampling=sampling,
         max_errors=max_errors,
         seed=seed,
@@ -151,8 +162,8 @@ def online(
     policy: Any = learner.model
     begin(policy, reference)
     parts: dict[str, Any] = {"learner": learner, "prompts": prompts}
-    parts |= {"critic": critic} if critic is not None else {}
-    parts |= {"reward": turn.reward} if hasattr(turn.reward, "state_dict") else {}
+    parts |= {"critic": critic} if critic not in (None, learner) else {}
+    parts |= {k: v for k, v in {"reward": turn.reward, "env": env}.items() if hasattr(v, "state_dict")}
     settings = {"seed": seed, "n": n, "batch": batch, "inner": inner, "minibatch": minibatch}
     done = 0
     if checkpoint is not None:

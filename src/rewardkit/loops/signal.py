@@ -107,7 +107,9 @@ class Watch:
             moved: whether the weights that sampled differ from those the loop began with.
         """
         # Equal rewards are looked at beside the advantages: a KL in the reward hides them there.
-        cut, equal = metrics["frac_cut"] == 1.0, metrics.get("frac_zero_std") == 1.0
+        # A row whose future the critic knows may well be cut off.
+        cut = metrics["frac_cut"] == 1.0 and "bootstrap" not in credited
+        equal = metrics.get("frac_zero_std") == 1.0
         taught_N = _taught(credited)
         trained, flat = len(taught_N) > 0, len(taught_N) > 0 and not bool(taught_N.any())
         stuck = step > 1 and not moved

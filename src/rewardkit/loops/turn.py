@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 Reference = Literal["start", "last"] | Policy | None
 """Whose log-probs a divergence is measured from."""
 
+Rows = Literal["outputs", "steps"]
+"""What an update counts and shuffles."""
+
 
 @dataclass(kw_only=True)
 class Turn:
@@ -48,8 +51,11 @@ class Turn:
     kl_estimator: Estimator | Literal["exact"]
     critic: Learner | None
     value_objective: Callable[..., Loss]
+    value_coef: float
     reduce: Reduce
     length: int | None
+    env: Any
+    rows: Rows
     sampling: Any
     max_errors: float
     seed: int
@@ -95,7 +101,8 @@ class Turn:
         self.learner.module.eval()
         policy: Any = self.learner.model
         seed = (self.seed * 1_000_003 + step) * 4099 + self.learner.ranks.index
-        rollout = policy.sample(drawn, self.n, sampling=self.sampling, seed=seed)
+        where = {} if self.env is None else {"env": self.env}
+        rollout = policy.sample(drawn, self.n, sampling=self.sampling, seed=seed, **where)
         if "old_logps" not in rollout:
             rollout = self.learner.attach(rollout, policy, "old_logps")
         return rollout
@@ -135,9 +142,11 @@ class Turn:
         if self.critic is not None:
             self.critic.module.eval()
             with torch.no_grad():
-                found = forward(self.critic.model, rollout, ("values",), self.critic.precision)
-            values = found["values"].to(rollout.mask.device)
-            rollout = rollout.with_tensors(values=values, old_values=values)
+                # A critic that can look beyond the last action says what a row that was cut short still had to come.
+                want = ("values", "bootstrap") if getattr(self.critic.model, "bootstraps", False) else ("values",)
+                found = forward(self.critic.model, rollout, want, self.critic.precision)
+            found = {k: v.to(rollout.mask.device) for k, v in found.items()}
+            rollout = rollout.with_tensors(**found, old_values=found["values"])
         return rollout
 
     def moved(self) -> bool:
@@ -152,11 +161,12 @@ class Turn:
     def update(self, rollout: Rollout, step: int) -> dict[str, float]:
         """``inner`` passes over the rows; metrics are means over the updates."""
         seen: list[dict[str, float]] = []
+        rollout = rollout.steps() if self.rows == "steps" else rollout
         size = None if self.minibatch is None else max(1, self.minibatch // self.learner.ranks.count)
         for epoch in range(self.inner):
             for part in self.parts(rollout, size, step, epoch):
                 report = self.learner.step(*self.terms(part))
-                if self.critic is not None:
+                if self.critic not in (None, self.learner):
                     found = self.critic.step(Term(part, self.value_objective))
                     report |= {f"critic/{k}": v for k, v in found.items()}
                 seen.append(report)
@@ -176,6 +186,8 @@ class Turn:
 
     def terms(self, part: Rollout) -> list[Term]:
         found = [Term(part, self.objective, reduce=self.reduce, length=self.length)]
+        if self.critic is self.learner:
+            found.append(Term(part, self.value_objective, coef=self.value_coef))
         if not self.kl:
             return found
         options: dict[str, Any] = {"coef": self.kl, "reduce": self.reduce, "length": self.length}

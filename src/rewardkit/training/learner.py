@@ -103,7 +103,8 @@ class Learner:
             raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'fp16', not {precision!r}")
         self.precision = cast(Precision, precision)
         if accelerator is not None or self.ranks.count > 1:
-            self.module.to(self.ranks.accelerator.device)
+            mover: Any = model if hasattr(model, "to") else self.module  # a policy's frozen views move with it
+            mover.to(self.ranks.accelerator.device)
         self.ranks.same_weights(self.module)
         self.checkpointing = gradient_checkpointing
         if gradient_checkpointing:

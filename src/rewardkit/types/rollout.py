@@ -43,7 +43,8 @@ class Rollout:
             ``advantages``, ``rank``, ... Tensors of two axes whose second is ``T`` are padded along with the mask.
         inputs: what the policy that made it needs to teacher-force its rows (token ids, latents, observations), as
             tensors or lists of length ``B``. Nobody else reads it.
-        how: how it was sampled (temperature, schedule, draws); evaluation replays it.
+        how: how it was sampled. Evaluation replays it (temperature, schedule, draws), all but ``how["drawn"]``: seeds,
+            limits and the like, which are there for people.
         versions: name of a view -> version of the weights that produced its tensors.
         cost: what producing it took.
     """
@@ -253,7 +254,7 @@ class Rollout:
             regroup: number groups and families afresh, so that equal numbers in different rollouts stay apart.
 
         Raises:
-            ValueError: naming what differs. Seeds may; versions that differ are forgotten.
+            ValueError: naming what differs. ``how["drawn"]`` may; versions that differ are forgotten.
         """
         if not rollouts:
             raise ValueError("Rollout.cat needs at least one rollout")
@@ -262,7 +263,7 @@ class Rollout:
             if any(k != keys[0] for k in keys):
                 odd = set.union(*keys) - set.intersection(*keys)
                 raise ValueError(f"Rollout.cat: {name} {sorted(odd)} are not in every rollout")
-        hows = [{k: v for k, v in r.how.items() if k != "seed"} for r in rollouts]
+        hows = [{k: v for k, v in r.how.items() if k != "drawn"} for r in rollouts]
         if any(h != hows[0] for h in hows):
             odd = {k for h in hows for k in h if any(o.get(k) != h[k] for o in hows)}
             raise ValueError(

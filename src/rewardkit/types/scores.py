@@ -117,7 +117,9 @@ class Scores:
         if not parts:
             raise ValueError("Scores.combine needs at least one part")
         counted = [p.status for k, p in parts.items() if weights[k] != 0] or [p.status for p in parts.values()]
-        status = torch.stack(counted).amax(0)
+        seen = torch.stack(counted)
+        # A failure is never hidden behind a part that is merely not labelled.
+        status = torch.where((seen == ERROR).any(0), torch.full_like(seen[0], ERROR), seen.amax(0))
         outcomes = [
             weights[k] * torch.where(p.ok, p.outcome, torch.zeros_like(p.outcome))
             for k, p in parts.items()

@@ -220,7 +220,7 @@ def test_rows_of_a_prompt_are_a_group_and_cost_counts_the_prompt_once(make: Call
     assert rollout.cost.calls == 4
     assert rollout.cost.tokens == prompts + int(rollout.mask.sum())
     assert rollout.cost.seconds > 0
-    assert rollout.how["max_new_tokens"] == 6
+    assert rollout.how["drawn"]["max_new_tokens"] == 6
     assert rollout.versions == {"live": policy.version}
 
 

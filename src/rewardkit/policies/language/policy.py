@@ -319,7 +319,7 @@ class LanguagePolicy:
             torch.arange(len(starts), device=self.device).repeat_interleave(n),
             tensors={"old_logps": _padded(logps, self.device)},
             inputs={"prompt_ids": prompts, "output_ids": outputs},
-            how={**asdict(options), "seed": seed},
+            how={"temperature": options.temperature, "drawn": {**asdict(options), "seed": seed}},
             versions={self.view: self.version},
             cost=Cost(calls=len(samples), tokens=tokens, seconds=time.perf_counter() - began),
         )
