@@ -145,5 +145,6 @@ RECIPE = Recipe(
     ],
     grid=({"lr": 3e-4}, {"lr": 1e-3}),
     tune="preferred",
+    seeds=range(8),
     scale="a 3 by 3 grid of reward models of 20,000 weights, n to 256, short strings",
 )

@@ -199,5 +199,6 @@ RECIPE = Recipe(
     ],
     grid=({"lr": 3e-4}, {"lr": 1e-3}),
     tune="preferred",
+    seeds=range(8),
     scale="a 20,000-weight model on short strings, simulated annotators",
 )
