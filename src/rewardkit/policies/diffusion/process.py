@@ -1,0 +1,157 @@
+"""Noising processes and one stochastic step back, with the exact Gaussian that it draws from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+class Process(Protocol):
+    """How data become noise, and how a network's output leads back; ``N`` states at once, ``i`` numbers the steps."""
+
+    def times(self, steps: int) -> Tensor:
+        """What the network is told before each of ``steps`` steps: float ``[steps]``, noisiest first."""
+        ...
+
+    def step(self, x: Tensor, output: Tensor, i: Tensor, steps: int, eta: float) -> tuple[Tensor, Tensor]:
+        """Mean, like ``x``, and standard deviation ``[N, 1, ...]`` of the next, less noisy state; 0: deterministic."""
+        ...
+
+    def draw_times(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Times to train at, as :meth:`times` counts them: ``[n]``."""
+        ...
+
+    def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """The state at ``time`` and what the network should say of it."""
+        ...
+
+    def start_scale(self, steps: int) -> float:
+        """Standard deviation of the first state."""
+        ...
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    return values.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Diffusion:
+    """The variance-preserving process of DDPM, and DDIM's family of steps back: ``eta`` 0 the ODE, 1 DDPM's own noise.
+
+    ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise``. Sources: Ho et al. 2020, arXiv:2006.11239; Song et al. 2021,
+    arXiv:2010.02502, eq. 12 and 16; as a policy: Black et al. 2024 (DDPO), arXiv:2305.13301.
+
+    Args:
+        alphas: ``a_t``, ``[train_steps]``, falling; a diffusers scheduler's ``alphas_cumprod``.
+        prediction: what the network says: the noise, ``v = sqrt(a) noise - sqrt(1 - a) x_0``, or the data.
+
+    >>> d = Diffusion.cosine(100)
+    >>> d.times(4).tolist()
+    [75.0, 50.0, 25.0, 0.0]
+    """
+
+    alphas: Tensor
+    prediction: Prediction = "epsilon"
+
+    @classmethod
+    def cosine(cls, train_steps: int = 1000, prediction: Prediction = "epsilon") -> Diffusion:
+        """The schedule of Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17."""
+        t = torch.arange(train_steps + 1, dtype=torch.float64) / train_steps
+        f = torch.cos((t + 0.008) / 1.008 * torch.pi / 2).square()
+        betas = (1 - f[1:] / f[:-1]).clamp(max=0.999)
+        return cls((1 - betas).cumprod(0), prediction)
+
+    @classmethod
+    def of(cls, scheduler: object) -> Diffusion:
+        """The process of a diffusers scheduler that has ``alphas_cumprod`` (DDPM, DDIM and their kin).
+
+        Raises:
+            ValueError: for another scheduler.
+        """
+        alphas, config = getattr(scheduler, "alphas_cumprod", None), getattr(scheduler, "config", None)
+        if alphas is None or config is None:
+            raise ValueError(f"{type(scheduler).__name__} has no alphas_cumprod: for flow matching take Flow()")
+        return cls(alphas.double(), config.prediction_type)
+
+    def times(self, steps: int) -> Tensor:
+        if not 1 <= steps <= len(self.alphas):
+            raise ValueError(f"steps lie between 1 and the {len(self.alphas)} of training, not {steps}")
+        return torch.arange(steps - 1, -1, -1) * (len(self.alphas) // steps) * 1.0
+
+    def step(self, x: Tensor, output: Tensor, i: Tensor, steps: int, eta: float) -> tuple[Tensor, Tensor]:
+        before = self.alphas.to(x.device)[self.times(steps).long().to(x.device)]
+        after = torch.cat([before[1:], before.new_ones(1)])
+        now, next_ = _like(before[i], x), _like(after[i], x)
+        clean, noise = self._parts(x, output, now)
+        std = eta * ((1 - next_) / (1 - now) * (1 - now / next_)).clamp(min=0).sqrt()
+        return next_.sqrt() * clean + (1 - next_ - std.square()).clamp(min=0).sqrt() * noise, std
+
+    def _parts(self, x: Tensor, output: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Data and noise that a state is made of, by the network's word."""
+        if self.prediction == "epsilon":
+            return (x - (1 - a).sqrt() * output) / a.sqrt(), output
+        if self.prediction == "sample":
+            return output, (x - a.sqrt() * output) / (1 - a).sqrt()
+        return a.sqrt() * x - (1 - a).sqrt() * output, a.sqrt() * output + (1 - a).sqrt() * x
+
+    def draw_times(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return torch.randint(len(self.alphas), (n,), generator=generator).float()
+
+    def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        a = _like(self.alphas.to(clean.device)[time.long()], clean)
+        targets = {
+            "epsilon": noise, "sample": clean, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean,
+        }  # fmt: skip
+        return a.sqrt() * clean + (1 - a).sqrt() * noise, targets[self.prediction]
+
+    def start_scale(self, steps: int) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Rectified flow, sampled by an SDE with the same marginals; ``eta`` scales its noise and 0 is the ODE.
+
+    ``x_s = (1 - s) x_0 + s noise`` and the network says ``noise - x_0``. With ``g(s) = eta sqrt(s / (1 - s))``::
+
+        x' = x + [v + g**2 / (2 s) (x + (1 - s) v)] ds + g sqrt(-ds) z
+
+    Sources: Lipman et al. 2023, arXiv:2210.02747; Liu et al. 2025 (Flow-GRPO), arXiv:2505.05470, eq. 9 and 12.
+
+    Args:
+        shift: of the noise levels, as in Stable Diffusion 3: ``shift s / (1 + (shift - 1) s)``.
+        top: the noisiest level that a step begins at: at 1 the noise of the SDE has no bound.
+    """
+
+    shift: float = 1.0
+    top: float = field(default=0.98)
+
+    def _levels(self, steps: int) -> Tensor:
+        s = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        return self.shift * s / (1 + (self.shift - 1) * s)
+
+    def times(self, steps: int) -> Tensor:
+        return self._levels(steps)[:-1].float()
+
+    def step(self, x: Tensor, output: Tensor, i: Tensor, steps: int, eta: float) -> tuple[Tensor, Tensor]:
+        levels = self._levels(steps).to(x.device)
+        s, ds = _like(levels[i], x), _like(levels[i + 1] - levels[i], x)
+        held = s.clamp(max=self.top)
+        g = torch.where(_like(levels[i + 1], x) > 0, eta * (held / (1 - held)).sqrt(), torch.zeros_like(s))
+        drift = output + g.square() / (2 * s) * (x + (1 - s) * output)
+        return x + drift * ds, g * (-ds).sqrt()
+
+    def draw_times(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return torch.rand(n, generator=generator)
+
+    def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        s = _like(time, clean)
+        return (1 - s) * clean + s * noise, noise - clean
+
+    def start_scale(self, steps: int) -> float:
+        return 1.0
