@@ -14,9 +14,10 @@ from rewardkit.credit.group import group_relative
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.objectives.imitation import sft
+from rewardkit.objectives.path import path_gradient
 from rewardkit.objectives.policy import clipped
 from rewardkit.objectives.preference import dpo
-from rewardkit.policies.diffusion import Denoise, Diffusion, DiffusionPolicy, Flow, PointNet
+from rewardkit.policies.diffusion import Denoise, Diffusion, DiffusionPolicy, Flow, PathValue, PointNet
 from rewardkit.protocols import Policy
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
@@ -156,3 +157,35 @@ def test_what_it_cannot_evaluate_is_named(policy: DiffusionPolicy) -> None:
         unprompted.sample([None], sampling=Denoise(2, guidance=2.0))
     with pytest.raises(ValueError, match="eta >= 0"):
         Denoise(3, eta=-1.0)
+
+
+@pytest.mark.parametrize("last", [1, 3, 9])
+def test_path_gradients_are_those_of_the_sampler_written_out(policy: DiffusionPolicy, last: int) -> None:
+    rollout = policy.sample(PROMPTS, 2, sampling=Denoise(5), seed=1)
+
+    def value(x: torch.Tensor, samples: Any) -> torch.Tensor:
+        return x.square().sum(-1)
+
+    got = Learner(policy).grads(Term(rollout, path_gradient, want=(PathValue(value, last=last),)))
+    states, index = rollout.inputs["states"], torch.zeros(4, dtype=torch.long)
+    times, first = policy.process.times(5), max(0, 5 - last)
+    x = states[:, first]
+    for i in range(first, 5):
+        output = policy.module(x, times[index + i], rollout.inputs["condition"])
+        mean, std = policy.process.step(x, output, index + i, 5, 1.0)
+        noise = torch.where(std > 0, (states[:, i + 1] - mean.detach()) / std.clamp(min=1e-9), 0.0)
+        x = mean + std * noise
+    torch.testing.assert_close(x, states[:, -1], atol=1e-4, rtol=1e-4)
+    want = torch.autograd.grad(-value(x, None).mean(), list(policy.module.parameters()))
+    torch.testing.assert_close(list(got.values()), list(want), atol=1e-5, rtol=1e-3)
+
+
+def test_backpropagation_raises_a_differentiable_reward(policy: DiffusionPolicy) -> None:
+    learner, found = Learner(policy, lr=1e-2), []
+    for step in range(20):
+        rollout = policy.sample(PROMPTS, 8, sampling=Denoise(5), seed=step)
+        term = Term(rollout, path_gradient, want=(PathValue(lambda x, samples: x[:, 0], last=5),))
+        found.append(learner.step(term)["path_gradient/value"])
+    assert sum(found[-5:]) > sum(found[:5])
+    with pytest.raises(ValueError, match="not encoded"):
+        learner.grads(Term(policy.encode(rollout.samples), path_gradient, want=term.want))

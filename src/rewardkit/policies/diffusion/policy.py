@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewardkit.policies.diffusion.path import PathValue
 from rewardkit.policies.diffusion.process import Process
 from rewardkit.policies.views import Views
 from rewardkit.protocols import Against, Want
@@ -124,14 +125,19 @@ class DiffusionPolicy(Views):
         )
 
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
-        """``logps`` ``[B, T]``, 0 where nothing is trained, or ``fn(means [N, ...], next [N, ...], std) -> [N]``.
+        """``logps`` ``[B, T]``, 0 where nothing is trained, or ``fn(means [N, ...], next [N, ...], std) -> [N]``; of
+        sampled rollouts also ``path_value`` ``[B]``, see :class:`rewardkit.policies.diffusion.path.PathValue`.
 
         For encoded rollouts a function reads what the network said and what it should have, with a ``std`` of 1.
         """
+        paths: list[Any] = [w for w in want if isinstance(w, PathValue)]
+        want = [w for w in want if w not in paths]
+        found: dict[str, Tensor] = {w.__name__: w.fn(self._replayed(rollout, w.last), rollout.samples) for w in paths}
+        if not want:
+            return found
         live = rollout.mask > 0
         read = self._denoised if "noise" in rollout.inputs else self._stepped
         mean, target, std = read(rollout, live)
-        found: dict[str, Tensor] = {}
         for name in want:
             if name == "logps":
                 values = gaussian_logp(mean, target, std, density="noise" not in rollout.inputs)
@@ -154,6 +160,24 @@ class DiffusionPolicy(Views):
         how = Denoise(**{k: rollout.how[k] for k in ("steps", "eta", "guidance")})
         mean, std = self._next(states[row, i], i, None if condition is None else condition[row], how)
         return mean, states[row, i + 1], std
+
+    def _replayed(self, rollout: Rollout, last: int) -> Tensor:
+        """The outputs as they were drawn, ``[B, ...]``, with gradients through the last steps: noise is held fixed.
+
+        Raises:
+            ValueError: for a rollout that was not sampled.
+        """
+        if "states" not in rollout.inputs:
+            raise ValueError("a path gradient needs outputs that this policy sampled, not encoded ones")
+        states, condition = rollout.inputs["states"], rollout.inputs.get("condition")
+        how = Denoise(**{k: rollout.how[k] for k in ("steps", "eta", "guidance")})
+        first = max(0, how.steps - last)
+        x = states[:, first]
+        for i in range(first, how.steps):
+            mean, _ = self._next(x, torch.full((len(x),), i, device=x.device), condition, how)
+            # The next state is the one that was drawn; only its gradient is new.
+            x = mean + (states[:, i + 1] - mean).detach()
+        return x
 
     def _denoised(self, rollout: Rollout, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the network says of noised outputs, what it should, and ones."""
