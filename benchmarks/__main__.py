@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("control_ppo",)
+NAMES = ("control_ppo", "proofs")
 
 
 def main() -> None:

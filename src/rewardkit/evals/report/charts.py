@@ -37,7 +37,7 @@ _STYLE = {
 
 
 @contextmanager
-def _figure(
+def drawing(
     rows: int, columns: int, width: float, height: float, **options: Any
 ) -> Iterator[tuple[Any, Any, list[str]]]:
     """A figure whose SVG is appended to the list that is yielded with it."""
@@ -93,7 +93,7 @@ def overoptimisation(
     Returns:
         an ``<svg>`` element.
     """
-    with _figure(2, 1, 9.2, 5.2, sharex=True, height_ratios=[2.4, 1]) as (_, (top, bottom), out):
+    with drawing(2, 1, 9.2, 5.2, sharex=True, height_ratios=[2.4, 1]) as (_, (top, bottom), out):
         _mean_line(top, steps, proxy, PROXY, "proxy: the learned reward")
         _mean_line(top, steps, gold, GOLD, "gold: what training never sees")
         _mean_line(bottom, steps, kl, KL, "KL to the starting policy")
@@ -132,7 +132,7 @@ def frontier(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], labe
         curves: method -> one mapping a seed with ``kl``, ``proxy`` and ``gold``.
         labels: method -> name to print.
     """
-    with _figure(1, 2, 9.2, 3.6, sharex=True) as (_, axes, out):
+    with drawing(1, 2, 9.2, 3.6, sharex=True) as (_, axes, out):
         for axis, key, title in zip(axes, ("proxy", "gold"), ("Proxy reward", "Gold reward"), strict=True):
             for method, seeds in curves.items():
                 xs = [np.sqrt(np.maximum(c["kl"], 0.0)) for c in seeds]
@@ -149,7 +149,7 @@ def frontier(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], labe
 
 def calibration(confidence: Sequence[float], accuracy: Sequence[float], counts: Sequence[int], ece: float) -> str:
     """Reliability diagram of pairs: how sure the model was of the reply it prefers, against how often it was right."""
-    with _figure(1, 1, 4.6, 3.7) as (_, axis, out):
+    with drawing(1, 1, 4.6, 3.7) as (_, axis, out):
         axis.plot([0.5, 1], [0.5, 1], color=MUTED, lw=1, ls=":")
         sizes = 18 + 160 * np.asarray(counts) / max(1, max(counts, default=1))
         axis.plot(confidence, accuracy, color=PROXY, lw=1.2)
@@ -164,7 +164,7 @@ def calibration(confidence: Sequence[float], accuracy: Sequence[float], counts: 
 
 def accuracies(rows: Sequence[tuple[str, float, tuple[float, float] | None, str]]) -> str:
     """Horizontal bars of accuracies from chance to one: ``(label, value, 95% interval or None, colour)``."""
-    with _figure(1, 1, 4.6, 3.7) as (_, axis, out):
+    with drawing(1, 1, 4.6, 3.7) as (_, axis, out):
         for place, (_label, value, interval, colour) in enumerate(reversed(rows)):
             axis.barh(place, value - 0.5, left=0.5, color=colour, height=0.56)
             axis.text(

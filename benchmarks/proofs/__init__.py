@@ -1,0 +1,37 @@
+"""Every generator through the same reward model, policy gradient, preferences and backpropagation, on its world."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.proofs.kit import Run
+from rewardkit.data.whole import write_text
+
+WORLDS = ("gaussians",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this benchmark."""
+    parser.add_argument("--world", choices=WORLDS, action="append", help="default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prove the worlds asked for; pages lie beside the figures."""
+    torch.set_num_threads(1)
+    found = []
+    for world in args.world or WORLDS:
+        began = time.perf_counter()
+        proof = importlib.import_module(f"benchmarks.proofs.{world}").prove(Run(args.seeds, print))
+        page = Path(__file__).parents[1] / "results" / f"proof_{world}.html"
+        write_text(page, proof.page())
+        about = {"world": world, "seconds": time.perf_counter() - began, "note": proof.note}
+        found.append(about | {"rows": proof.summary(), "curves": proof.curves})
+        print(page)
+    return found

@@ -1,0 +1,167 @@
+"""World gaussians: one reward model, then policy gradient, preferences and backpropagation, for diffusion and flow."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.proofs.kit import Proof, Run
+from rewardkit.credit.base import chain
+from rewardkit.credit.group import group_relative, rloo, whiten
+from rewardkit.credit.kl import kl_penalty
+from rewardkit.data.rows import attach, comparison_rows
+from rewardkit.loops.online import online
+from rewardkit.loops.prompts import PromptSet
+from rewardkit.objectives.path import path_gradient
+from rewardkit.objectives.policy import clipped
+from rewardkit.objectives.policy import kl as kl_loss
+from rewardkit.objectives.preference import dpo
+from rewardkit.objectives.reward import bradley_terry
+from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, PathValue
+from rewardkit.rewards.learned.tensor import TensorReward
+from rewardkit.training.fit import fit
+from rewardkit.training.learner import Learner
+from rewardkit.training.reference import attach_reference
+from rewardkit.training.term import Term
+from rewardkit.types import Rollout, Sample
+from rewardkit.worlds.gaussians import Gaussians
+
+WORLD, HOW, BETA = Gaussians(), Denoise(10), 0.3
+PAIRS = 2000
+
+
+class Score(nn.Module):
+    """A small network on a point and its prompt."""
+
+    def __init__(self, prompts: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2 + prompts, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
+
+    def forward(self, outputs: Tensor, condition: Tensor) -> Tensor:
+        return self.net(torch.cat([outputs, condition], -1))
+
+
+def learned(base: DiffusionPolicy, seed: int) -> TensorReward:
+    """Bradley-Terry on noisy comparisons of the base policy's own points."""
+    drawn = base.sample(WORLD.prompts, 2 * PAIRS // len(WORLD.prompts), sampling=HOW, seed=100 + seed).samples
+    judged = WORLD.compare(drawn[0::2], drawn[1::2], seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reward = TensorReward(Score(len(WORLD.prompts)), condition=WORLD.condition)
+    rows = comparison_rows(judged)
+    for _ in fit(
+        Learner(reward, lr=2e-3),
+        attach(reward.encode(rows.samples), rows),
+        bradley_terry,
+        epochs=6,
+        batch=64,
+        seed=seed,
+    ):
+        pass
+    return reward
+
+
+def policy_gradient(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
+    """The loop, the credit and the loss that language models are trained with."""
+    credit = chain(partial(kl_penalty, coef=BETA), group_relative)
+    for _ in online(
+        Learner(policy, lr=3e-4), PromptSet(WORLD.prompts), reward, credit, clipped, reference="start", n=32, batch=4,
+        inner=2, steps=120, sampling=HOW, seed=seed,
+    ):  # fmt: skip
+        pass
+
+
+def preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
+    """DPO on the base policy's own points, the better of two by the learned reward."""
+    drawn = policy.sample(WORLD.prompts, 1000, sampling=HOW, seed=200 + seed)
+    scores = reward(drawn).outcome
+    assert scores is not None
+    first = torch.arange(0, len(drawn), 2)
+    swap = scores[first] < scores[first + 1]
+    better, worse = torch.where(swap, first + 1, first), torch.where(swap, first, first + 1)
+    pairs = [(drawn.samples[a], drawn.samples[b]) for a, b in zip(better.tolist(), worse.tolist(), strict=True)]
+    learner = Learner(policy, lr=3e-4)
+
+    def encode(units: list[tuple[Sample, Sample]]) -> Rollout:
+        rollout = policy.encode([s for pair in units for s in pair])
+        rollout.group = torch.arange(len(units)).repeat_interleave(2)
+        rollout = rollout.with_tensors(rank=torch.tensor([0, 1] * len(units)))
+        return attach_reference(rollout, policy.at("start"))
+
+    for _ in fit(learner, pairs, partial(dpo, beta=0.3), encode=encode, epochs=4, batch=64, seed=seed):
+        pass
+
+
+def backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
+    """The learned reward's own gradient through the last five steps, with the KL as a second term."""
+
+    def value(points: Tensor, samples: Sequence[Sample]) -> Tensor:
+        return reward.of(points, torch.stack([WORLD.condition(s.asked) for s in samples]))
+
+    learner = Learner(policy, lr=3e-4)
+    for step in range(120):
+        rollout = policy.sample(WORLD.prompts, 32, sampling=HOW, seed=seed * 10_007 + step)
+        rollout = attach_reference(rollout, policy.at("start"))
+        learner.step(
+            Term(rollout, path_gradient, want=(PathValue(value, last=5),)),
+            Term(rollout, kl_loss, coef=BETA, reduce="sequence_sums"),
+        )
+
+
+def optimum(policy: DiffusionPolicy, seed: int) -> list[dict[str, float]]:
+    """Policy gradient on gold itself with a KL in the reward, measured on the way to the closed form."""
+    credit = chain(partial(kl_penalty, coef=BETA), rloo, whiten)
+    found = []
+    for turn in online(
+        Learner(policy, lr=3e-4), PromptSet(WORLD.prompts), WORLD.gold, credit, clipped, reference="start", n=32,
+        batch=4, inner=2, steps=400, sampling=HOW, seed=seed,
+    ):  # fmt: skip
+        if turn.step in (1, 25, 50, 100, 200, 400):
+            m = WORLD.measure(policy, n=1000, sampling=HOW)
+            found.append({"step": turn.step, **m, "objective": m["gold"] - BETA * m["kl"]})
+    return found
+
+
+METHODS: dict[str, Callable[[DiffusionPolicy, TensorReward, int], None]] = {
+    "policy gradient": policy_gradient,
+    "preferences": preferences,
+    "backpropagation": backpropagation,
+}
+
+
+def prove(run: Run) -> Proof:
+    """Every kind, method and seed."""
+    best = [WORLD.regularised(p, BETA) for p in WORLD.prompts]
+    highest = sum(gold - BETA * kl for _, gold, kl in best) / len(best)
+    proof = Proof("gaussians", f"the optimum of gold - {BETA} KL is {highest:.3f}")
+    for kind in ("diffusion", "flow"):
+        base = WORLD.base_policy(kind)  # type: ignore[arg-type]
+        proof.add(kind, "base", 0, WORLD.measure(base, n=1000, sampling=HOW))
+        for seed in range(run.seeds):
+            reward = learned(base, seed)
+            for name, train in METHODS.items():
+                policy = copy.deepcopy(base)
+                train(policy, reward, seed)
+                run.say(proof.add(kind, name, seed, WORLD.measure(policy, n=1000, sampling=HOW)))
+                if seed == 0:
+                    proof.points[f"{kind}: {name}"] = _points(policy)
+            policy = copy.deepcopy(base)
+            curve = optimum(policy, seed)
+            proof.curves.setdefault(kind, []).append(curve)
+            run.say(proof.add(kind, "on gold, 400 turns", seed, {k: v for k, v in curve[-1].items() if k != "step"}))
+        proof.points[f"{kind}: base"] = _points(base)
+    proof.points["optimum"] = {
+        p: b.sample(300, torch.Generator().manual_seed(0)) for p, (b, _, _) in zip(WORLD.prompts, best, strict=True)
+    }
+    proof.highest = highest
+    return proof
+
+
+def _points(policy: DiffusionPolicy) -> dict[str, Any]:
+    drawn = policy.sample(WORLD.prompts, 300, sampling=HOW, seed=3).samples
+    return {p: torch.stack([s.output for s in drawn if s.prompt == p]) for p in WORLD.prompts}
