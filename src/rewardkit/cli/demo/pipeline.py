@@ -59,7 +59,7 @@ class Budget:
     rm_lr: float = 1e-3
     test: int = 200
     validation: int = 200
-    grpo_updates: int = 24
+    grpo_updates: int = 20
     grpo_every: int = 4
     grpo_prompts: int = 16
     grpo_group: int = 6
