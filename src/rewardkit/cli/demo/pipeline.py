@@ -58,12 +58,12 @@ class Budget:
     rm_batch: int = 16
     rm_lr: float = 1e-3
     test: int = 200
-    validation: int = 200
+    validation: int = 300
     grpo_updates: int = 20
     grpo_every: int = 4
     grpo_prompts: int = 16
     grpo_group: int = 6
-    grpo_lr: float = 3e-4
+    grpo_lr: float = 4e-4
     grpo_kl: float = 0.05
     dpo_prompts: int = 300
     dpo_group: int = 6
