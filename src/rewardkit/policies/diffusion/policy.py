@@ -55,6 +55,12 @@ class DiffusionPolicy(Views):
         draws: times an output in ``encode``. seed: of these draws; every call of ``encode`` has others.
 
     Source: Black et al. 2024 (DDPO), arXiv:2305.13301; Wallace et al. 2024 (Diffusion-DPO), arXiv:2311.12908, eq. 14.
+
+    >>> from rewardkit.policies.diffusion import Flow, PointNet
+    >>> policy = DiffusionPolicy(PointNet(2, width=8, depth=1), Flow(), (2,))
+    >>> rollout = policy.sample([None], 3, sampling=Denoise(4), seed=0)
+    >>> rollout.mask[0].tolist(), rollout.samples[0].output.shape
+    ([1.0, 1.0, 1.0, 0.0], torch.Size([2]))
     """
 
     def __init__(
