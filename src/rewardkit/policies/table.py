@@ -6,7 +6,6 @@ an autoregressive policy over ``V`` actions whose logits depend on the prompt an
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewardkit.policies.views import Views
 from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
 from rewardkit.types import Rollout, Sample
 
 
 @entry("policies:table", tags=("enumerable", "exact"))
-class TablePolicy:
+class TablePolicy(Views):
     """Softmax policy with one logit for each (prompt, prefix, action).
 
     Args:
@@ -55,39 +55,12 @@ class TablePolicy:
             raise ValueError(f"TablePolicy.logits must be {shape}, not {tuple(logits.shape)}")
         self.module = nn.Module()
         self.module.register_parameter("logits", nn.Parameter(logits.detach().clone()))
-        self._views: dict[str, TablePolicy] = {}
-        self.keep("start")
+        self.keep_views()
 
     @property
     def logits(self) -> Tensor:
         """float ``[X, N, V]``."""
         return self.module.logits  # type: ignore[return-value]
-
-    @property
-    def version(self) -> str:
-        """Changes with every in-place update of the logits."""
-        return f"{id(self.module)}:{self.logits._version}"
-
-    def at(self, view: str) -> TablePolicy:
-        """The policy with the weights of a view: ``live``, ``start`` or one that was kept.
-
-        Raises:
-            KeyError: for a view that was never kept.
-        """
-        if view == "live":
-            return self
-        if view not in self._views:
-            raise KeyError(f"TablePolicy has no view {view!r}; it has {sorted(['live', *self._views])}")
-        return self._views[view]
-
-    def keep(self, view: str) -> TablePolicy:
-        """Freeze a copy of the present logits under ``view``."""
-        frozen = copy.copy(self)
-        frozen.module = copy.deepcopy(self.module)
-        frozen.module.requires_grad_(False)
-        frozen._views = {}
-        self._views[view] = frozen
-        return frozen
 
     def _nodes(self, actions: Tensor) -> Tensor:
         """Index of the prefix before each action: long ``[B, T] -> [B, T]``."""
