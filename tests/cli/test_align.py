@@ -153,6 +153,10 @@ def test_the_weights_that_the_metric_likes_best_are_published(
         ("grpo", [], "needs --reward"),
         ("dpo", ["--reward", "x.py:f"], "takes no --reward"),
         ("dpo", [], "starts from a trained policy"),
+        ("dpo", ["--samples", "4"], "takes no --samples"),
+        ("sft", ["--beta", "0.3"], "takes no --beta"),
+        ("grpo", ["--reward", "x.py:f", "--beta", "0.3"], "takes no --beta; the coefficient of its KL is --kl"),
+        ("grpo", ["--reward", "x.py:f", "--epochs", "7"], "takes no --epochs"),
     ],
 )
 def test_what_does_not_fit_together_is_said_first(

@@ -40,6 +40,11 @@ def test_summary_has_the_promised_fields_for_every_method(demo):
     assert summary["gold_peak"] >= summary["gold_before"]
 
 
+def test_a_smoke_run_says_that_its_figures_mean_nothing(demo):
+    assert json.loads((demo / "summary.json").read_text())["smoke"] is True
+    assert "the figures below mean nothing" in (demo / "report.html").read_text()
+
+
 def test_report_needs_no_network(demo):
     page = (demo / "report.html").read_text()
     fetched = re.findall(r"""(?:src|href)\s*=\s*["'](?!#)([^"']+)|url\((?!["']?#)([^)]+)\)|@import""", page)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from rewardkit.cli.main import main
+from rewardkit.rewards.load import load_reward
+from rewardkit.training.items import prompt_digests, write_seen
+from rewardkit.types import Sample
 
 FUNCTION = """
 def longer(completions, **_):
@@ -34,6 +37,19 @@ def test_pairwise_writes_every_field(tmp_path: Path, reward: str, capsys: pytest
     assert found["accuracy_low"] < 0.5 < found["accuracy_high"]
     assert found["length_bias"] == pytest.approx(1)
     assert "1 unscored" in capsys.readouterr().out
+
+
+def test_a_reward_on_prompts_that_it_was_trained_on_is_said(
+    tmp_path: Path, reward: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"p{i}", "chosen": "aa", "rejected": "b"} for i in range(4)]
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "out.json"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    write_seen(tmp_path, prompt_digests([Sample("p1"), Sample("p2"), Sample("elsewhere")]))
+    monkeypatch.setattr("rewardkit.rewards.load.load_reward", lambda spec: load_reward(reward))
+    assert main(["eval", "pairwise", "--reward", str(tmp_path), "--data", str(data), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["prompts_trained_on"] == 2
+    assert "trained on 2 of these prompts" in capsys.readouterr().out
 
 
 def test_pairwise_refuses_a_file_without_comparisons(

@@ -52,6 +52,18 @@ def test_rows_keep_their_columns_and_order_and_get_a_score(tmp_path: Path, rewar
     assert not out.with_name("scored.jsonl.partial").exists()
 
 
+def test_scores_that_are_there_are_not_overwritten(
+    tmp_path: Path, reward: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scored.jsonl"
+    args = ["score", write(tmp_path / "d.jsonl", ROWS), "--reward", reward, "--out", str(out)]
+    assert main(args) == 0
+    before = out.read_bytes()
+    assert main([*args, "--limit", "1"]) == 2
+    assert "already holds scores" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
 def test_a_composed_reward_keeps_its_parts(tmp_path: Path, reward: str) -> None:
     spec = tmp_path / "sum.yaml"
     spec.write_text("sum:\n  - reward: {name: 'rewards.rules:length'}\n  - {reward: 'reward.py:size', weight: 0.5}\n")

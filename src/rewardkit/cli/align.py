@@ -29,6 +29,8 @@ the weights where that is best. rollouts.html shows the outputs of the turn that
 
 OFFLINE = ("sft", "dpo", "ipo", "simpo", "kto")
 ONLINE = ("grpo", "dr_grpo", "rloo", "ppo", "reinforce_pp")
+ONLINE_ONLY = ("reward", "metric", "steps", "samples", "max_new_tokens", "evaluate_every", "kl")
+OFFLINE_ONLY = ("epochs", "beta", "train_on")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, help="default: by objective and size of the model")
     parser.add_argument("--epochs", type=float, help="offline: walks over the data; default 1, sft from scratch 4")
     parser.add_argument("--batch", type=int, default=16, help="units an update: samples, comparisons, or prompts")
-    parser.add_argument("--beta", type=float, help="of the preference loss")
+    parser.add_argument("--beta", type=float, help="of the preference loss; default: the loss's own")
     parser.add_argument(
         "--train-on", choices=("dialogue", "completion"), help="sft on texts; default: dialogue from scratch"
     )
@@ -53,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocab-size", type=int, default=2048, help="of a tokenizer from scratch")
     parser.add_argument("--micro-batch", type=int, default=16, help="rows a forward pass; speed and memory only")
     parser.add_argument("--lora", type=int, metavar="RANK", help="train a LoRA adapter of this rank")
-    parser.add_argument("--steps", type=int, default=100, help="online: turns")
+    parser.add_argument("--steps", type=int, help="online: turns; default 100")
     parser.add_argument("--samples", type=int, help="online: outputs a prompt; default: the method's own")
-    parser.add_argument("--max-new-tokens", type=int, default=64, help="online: tokens of an output")
+    parser.add_argument("--max-new-tokens", type=int, help="online: tokens of an output; default 64")
     parser.add_argument("--metric", help="online: a reward to measure by, on held-out prompts; the best is published")
     parser.add_argument("--evaluate-every", type=int, help="online: turns between evaluations; default: a tenth of all")
     parser.add_argument("--kl", type=float, help="online: coefficient of the KL in the loss; default: the method's own")
@@ -110,9 +112,13 @@ def _check(args: argparse.Namespace) -> None:
     """Options that do not fit together are named before anything is read."""
     if args.objective in ONLINE and not args.reward:
         raise ValueError(f"--objective {args.objective} needs --reward: what is optimised")
-    for name in ("reward", "metric"):
-        if args.objective in OFFLINE and getattr(args, name):
-            raise ValueError(f"--objective {args.objective} learns from the data alone and takes no --{name}")
+    for name in ONLINE_ONLY if args.objective in OFFLINE else OFFLINE_ONLY:
+        if getattr(args, name) is not None:
+            kind = "learns from the data alone" if args.objective in OFFLINE else "samples and scores"
+            mend = "; the coefficient of its KL is --kl" if name == "beta" else ""
+            raise ValueError(f"--objective {args.objective} {kind} and takes no --{name.replace('_', '-')}{mend}")
+    if args.objective == "sft" and args.beta is not None:
+        raise ValueError("--objective sft imitates and takes no --beta")
     if _scratch(args) and args.objective != "sft":
         raise ValueError(
             f"--objective {args.objective} starts from a trained policy: first `rewardkit align --objective sft`"
@@ -163,8 +169,8 @@ def _alignment(args: argparse.Namespace) -> Alignment:
 def _reinforcement(args: argparse.Namespace) -> Reinforcement:
     from rewardkit.loops.align import Reinforcement
 
-    same = {f.name: getattr(args, f.name) for f in fields(Reinforcement) if f.name != "n"}
-    return Reinforcement(n=args.samples, **same)
+    given = {f.name: getattr(args, f.name) for f in fields(Reinforcement) if f.name != "n"}
+    return Reinforcement(n=args.samples, **{k: v for k, v in given.items() if v is not None})
 
 
 def _moved(summary: dict[str, Any], name: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rewardkit.protocols import Reward
-    from rewardkit.types import Measure, Rollout, Scores
+    from rewardkit.types import Judgement, Measure, Rollout, Scores
 
 NAME = "eval"
 HELP = """evaluate a reward on comparisons or on a published benchmark
@@ -72,15 +72,28 @@ Found = tuple[dict[str, Any], int, int]
 def _pairwise(reward: Reward, args: argparse.Namespace) -> Found:
     from rewardkit.data import read_judgements
     from rewardkit.evals.pairwise import pairwise
+    from rewardkit.training.items import prompt_digests, seen_by
     from rewardkit.training.progress import progress
 
     reader = read_judgements(args.data, limit=args.limit, on_error=args.on_error)
-    report = pairwise(reward, progress(reader, label="comparisons"))
+    seen, trained = seen_by(args.reward), set[str]()
+
+    def noting() -> Iterator[Judgement]:
+        for judgement in progress(reader, label="comparisons"):
+            trained.update(prompt_digests([judgement]) & seen)
+            yield judgement
+
+    report = pairwise(reward, noting())
     if not report.accuracy.n and not report.accuracy.invalid:
         raise ValueError(f"{args.data}: no comparison with a better and a worse side was read\n{reader.report}")
     print(reader.report)
     print(report)
-    return {**report.flat(), "skipped": dict(reader.report.skipped)}, report.accuracy.n, report.accuracy.invalid
+    if trained:
+        print(
+            f"{args.reward} was trained on {len(trained)} of these prompts: this is no measure of how it does on others"
+        )
+    figures = {**report.flat(), "skipped": dict(reader.report.skipped), "prompts_trained_on": len(trained)}
+    return figures, report.accuracy.n, report.accuracy.invalid
 
 
 def _llmbar(reward: Reward, args: argparse.Namespace) -> Found:

@@ -11,11 +11,12 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rewardkit import __version__
 from rewardkit.cli.config import ConfigError, parse
@@ -38,6 +39,16 @@ BAD_INPUT = (ConfigError, ValueError, KeyError, OSError, ImportError, FloatingPo
 INTERRUPTED = 130
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Every number and name that is taken where nothing is said is shown."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        said, default = action.help or "", action.default
+        if isinstance(default, bool) or not isinstance(default, (int, float, str)) or default == argparse.SUPPRESS:
+            return said
+        return said if "default" in said else f"{said} (default: %(default)s)".strip()
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that says what is wrong in one line, with exit code 2."""
 
@@ -49,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 done, 2 bad input, 130 interrupted, 1 anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = _dispatch(arguments)
         sys.stdout.flush()
         return code
     except SystemExit as stop:
@@ -57,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _warn(message: Warning | str, *where: Any, **_: Any) -> None:
+    """A warning is a line for a person, not a place in our source."""
+    print(f"rewardkit: {message}", file=sys.stderr)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -97,7 +115,7 @@ def build_parser(module: ModuleType) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"rewardkit {module.NAME}",
         description=module.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     module.add_arguments(parser)

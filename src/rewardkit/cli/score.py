@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and out.is_file() and not partial.is_file():
         print(f"{out} is complete")
         return 0
+    for found in (out, partial):
+        if not args.resume and found.is_file():
+            raise ValueError(f"{found} already holds scores: add --resume to go on, remove it, or name another --out")
     reward = load_reward(args.reward)
     write_json(kept, settings)
     before = _whole_rows(partial) if args.resume else []

@@ -148,7 +148,7 @@ def align_online(
             tracker=tracker,
         )
         left = updates_left(options.steps, checkpoints)
-        for turn in progress(turns, total=left, label=options.objective, show=lambda t: describe(t.scores)):
+        for turn in progress(turns, total=left, label=options.objective, show=_shown):
             if turn.held_out is not None and tracker is not None:
                 _show(out, turn, policy)
         learner.ranks.wait()
@@ -178,6 +178,11 @@ def align_online(
 
     publish(out, save, "summary.json", summary, ranks=learner.ranks)
     return summary
+
+
+def _shown(turn: Step) -> dict[str, float]:
+    """The reward that goes up, and how far the policy went for it (nats a response)."""
+    return {**describe(turn.scores), "KL": turn.metrics["kl/k1_response"]}
 
 
 def _show(out: Path, turn: Step, policy: LanguagePolicy) -> None:

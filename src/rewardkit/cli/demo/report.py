@@ -36,7 +36,8 @@ def build(
     grpo = summary["grpo"]
     return Page(
         title="A reward learned, optimised, and put to the test",
-        lede=(
+        lede=("A smoke run: next to no data, so the figures below mean nothing. " if summary.get("smoke") else "")
+        + (
             "World assistant: a small language model answers requests for advice. A reward model learned from "
             "rankings by simulated annotators, who are noisy, disagree, and like length. Policies were then "
             "optimised against that reward model, and judged by a gold reward that no training ever saw."

@@ -20,6 +20,7 @@ import transformers
 from rewardkit import __version__
 from rewardkit.cli.demo.pipeline import (
     METHODS,
+    SMOKE,
     Budget,
     Outcome,
     Setting,
@@ -73,6 +74,7 @@ def demo(out: Path, budget: Budget, seeds: Sequence[int], began: float) -> dict[
     ]
     figures = summary(tracks, measured, seeds=seeds, seconds=time.perf_counter() - began)
     figures["budget"], figures["versions"] = asdict(budget), _versions()
+    figures["smoke"] = budget == SMOKE
     page = build(
         tracks,
         figures,
