@@ -74,3 +74,13 @@ def test_real_comparisons_go_through_fit_and_eval(
     assert report["n"] == 20
     assert main(["fit", str(data), "--model", "minilm", "--out", str(out), *options]) == 2
     assert "--resume" in capsys.readouterr().err
+
+
+def test_a_model_that_is_nowhere_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("\n".join(json.dumps({"prompt": f"p{i}", "chosen": "a", "rejected": "b"}) for i in range(10)))
+    assert main(["fit", str(data), "--model", "nomodel", "--out", str(tmp_path / "o")]) == 2
+    assert "--model nomodel: no such folder" in capsys.readouterr().err

@@ -133,13 +133,15 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _policy(args: argparse.Namespace, texts: list[str]) -> LanguagePolicy:
-    from rewardkit.cli.common import device_of
+    from rewardkit.cli.common import device_of, named
     from rewardkit.policies.language import LanguagePolicy, train_tokenizer
 
     lora = {"r": args.lora} if args.lora else None
     options: dict[str, Any] = {"truncation": "left", "lora": lora, "seed": args.seed}
     if not _scratch(args):
-        return LanguagePolicy.load(args.policy, device=device_of(args.device), max_length=args.max_length, **options)
+        with named("--policy", args.policy):
+            place = device_of(args.device)
+            return LanguagePolicy.load(args.policy, device=place, max_length=args.max_length, **options)
     if not texts:
         raise ValueError(f"--policy {args.policy} trains a tokenizer on texts, and {args.data} holds none (messages?)")
     size = args.policy.partition(":")[2] or "llama-1m"

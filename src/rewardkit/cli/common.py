@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def device_of(name: str | None) -> str:
     """The named device; by default CUDA where there is one."""
     import torch
 
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def named(option: str, name: str) -> Iterator[None]:
+    """Loading a model by an option's value: where nothing can be loaded, the error names both.
+
+    Raises:
+        ValueError: in place of the library's own, which speaks of the network alone.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.filename:
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{option} {name}: no such folder, and no such model from the hub: {first}") from error
 
 
 def say(text: str) -> None:

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, and print the held-out report."""
-    from rewardkit.cli.common import device_of, quiet_libraries, say
+    from rewardkit.cli.common import device_of, named, quiet_libraries, say
     from rewardkit.data import read_judgements
     from rewardkit.rewards.learned.scalar import ScalarReward
 
@@ -74,13 +74,14 @@ def run(args: argparse.Namespace) -> int:
     reader = read_judgements(args.data, limit=args.limit, on_error=args.on_error)
     judgements = list(reader)
     say(str(reader.report))
-    reward = ScalarReward.from_backbone(
-        backbone(args.model),
-        seed=args.seed,
-        dtype=args.dtype,
-        device=device_of(args.device),
-        max_length=args.max_length,
-    )
+    with named("--model", args.model):
+        reward = ScalarReward.from_backbone(
+            backbone(args.model),
+            seed=args.seed,
+            dtype=args.dtype,
+            device=device_of(args.device),
+            max_length=args.max_length,
+        )
     found = fit_reward(judgements, reward, args.out, options, about=about, also=args.track, resume=args.resume)
     say(_said(found, args))
     return 0
