@@ -107,7 +107,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         if name not in row:
             return ""
         low, high = row.get("intervals", {}).get(name, (None, None))
-        return f"{row[name]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
+        return f"{row[name]:.3f}" + (f"\n[{low:.2f}, {high:.2f}]" if low is not None else "")
 
     return Table(
         ["generator", "method", *names], [[r["kind"], r["method"], *(cell(r, n) for n in names)] for r in rows]
