@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import platform
 from pathlib import Path
 
 import torch
+
+from rewardkit.data.whole import write_json
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = ("control_ppo", "proofs")
@@ -24,9 +25,8 @@ def main() -> None:
     args = parser.parse_args()
     found = modules[args.name].run(args)
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    RESULTS.mkdir(exist_ok=True)
     out = RESULTS / f"{args.name}.json"
-    out.write_text(json.dumps({"machine": card, "torch": torch.__version__, "found": found}, indent=2) + "\n")
+    write_json(out, {"machine": card, "torch": torch.__version__, "found": found})
     print(out)
 
 

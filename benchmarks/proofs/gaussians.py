@@ -15,6 +15,7 @@ from rewardkit.credit.base import chain
 from rewardkit.credit.group import group_relative, rloo, whiten
 from rewardkit.credit.kl import kl_penalty
 from rewardkit.data.rows import attach, comparison_rows
+from rewardkit.feedback.pairs import best_worst_pairs
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.objectives.path import path_gradient
@@ -28,7 +29,7 @@ from rewardkit.training.fit import fit
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
 from rewardkit.training.term import Term
-from rewardkit.types import Rollout, Sample
+from rewardkit.types import Judgement, Rollout, Sample
 from rewardkit.worlds.gaussians import Gaussians
 
 WORLD, HOW, BETA = Gaussians(), Denoise(10), 0.3
@@ -78,20 +79,14 @@ def policy_gradient(policy: DiffusionPolicy, reward: TensorReward, seed: int) ->
 
 def preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
     """DPO on the base policy's own points, the better of two by the learned reward."""
-    drawn = policy.sample(WORLD.prompts, 1000, sampling=HOW, seed=200 + seed)
-    scores = reward(drawn).outcome
-    assert scores is not None
-    first = torch.arange(0, len(drawn), 2)
-    swap = scores[first] < scores[first + 1]
-    better, worse = torch.where(swap, first + 1, first), torch.where(swap, first, first + 1)
-    pairs = [(drawn.samples[a], drawn.samples[b]) for a, b in zip(better.tolist(), worse.tolist(), strict=True)]
+    drawn = policy.sample(WORLD.prompts * 500, 2, sampling=HOW, seed=200 + seed)
+    chosen = best_worst_pairs(drawn, reward(drawn)).samples
+    pairs = [Judgement((a, b), rank=(0, 1)) for a, b in zip(chosen[0::2], chosen[1::2], strict=True)]
     learner = Learner(policy, lr=3e-4)
 
-    def encode(units: list[tuple[Sample, Sample]]) -> Rollout:
-        rollout = policy.encode([s for pair in units for s in pair])
-        rollout.group = torch.arange(len(units)).repeat_interleave(2)
-        rollout = rollout.with_tensors(rank=torch.tensor([0, 1] * len(units)))
-        return attach_reference(rollout, policy.at("start"))
+    def encode(units: list[Judgement]) -> Rollout:
+        rows = comparison_rows(units)
+        return attach_reference(attach(policy.encode(rows.samples), rows), policy.at("start"))
 
     for _ in fit(learner, pairs, partial(dpo, beta=0.3), encode=encode, epochs=4, batch=64, seed=seed):
         pass

@@ -80,7 +80,7 @@ def _pairwise(reward: Reward, args: argparse.Namespace) -> Found:
 
     def noting() -> Iterator[Judgement]:
         for judgement in progress(reader, label="comparisons"):
-            trained.update(prompt_digests([judgement]) & seen)
+            trained.update(prompt_digests([judgement]) & seen if seen else ())
             yield judgement
 
     report = pairwise(reward, noting())

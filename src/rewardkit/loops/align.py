@@ -20,7 +20,7 @@ from rewardkit.training.align import default_lr
 from rewardkit.training.checkpoint import Checkpoints
 from rewardkit.training.folder import CHECKPOINTS, publish, run_in, updates_left
 from rewardkit.training.held_out import HeldOut, measure
-from rewardkit.training.items import check_unseen, data_digest, prompt_digests, write_seen
+from rewardkit.training.items import check_unseen, data_digest, prompt_digests
 from rewardkit.training.learner import Learner
 from rewardkit.training.progress import progress
 from rewardkit.training.rollout_log import rollout_page, write_rollouts
@@ -171,12 +171,8 @@ def align_online(
         "seconds": time.monotonic() - began,
         "options": settings,
     }
-
-    def save(folder: Path) -> None:
-        policy.save(folder)
-        write_seen(folder, prompt_digests(parts["train"]) | set(seen))
-
-    publish(out, save, "summary.json", summary, ranks=learner.ranks)
+    trained_on = prompt_digests(parts["train"]) | set(seen)
+    publish(out, policy.save, "summary.json", summary, ranks=learner.ranks, trained_on=trained_on)
     return summary
 
 

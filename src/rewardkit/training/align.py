@@ -31,7 +31,7 @@ from rewardkit.training.checkpoint import Checkpoints
 from rewardkit.training.fit import fit
 from rewardkit.training.fit_reward import length_rule
 from rewardkit.training.folder import CHECKPOINTS, publish, run_in, updates_left
-from rewardkit.training.items import check_unseen, counted, data_digest, prompt_digests, write_seen
+from rewardkit.training.items import check_unseen, counted, data_digest, prompt_digests
 from rewardkit.training.learner import Learner
 from rewardkit.training.progress import progress
 from rewardkit.training.reference import attach_reference
@@ -198,12 +198,8 @@ def align(
         "seconds": time.monotonic() - began,
         "options": settings,
     }
-
-    def save(folder: Path) -> None:
-        policy.save(folder)
-        write_seen(folder, prompt_digests(parts["train"]) | set(seen))
-
-    publish(out, save, "summary.json", summary, ranks=learner.ranks)
+    trained_on = prompt_digests(parts["train"]) | set(seen)
+    publish(out, policy.save, "summary.json", summary, ranks=learner.ranks, trained_on=trained_on)
     return summary
 
 

@@ -25,7 +25,7 @@ from rewardkit.rewards.scoring import better_pairs, compare
 from rewardkit.training.checkpoint import Checkpoints
 from rewardkit.training.fit import fit
 from rewardkit.training.folder import CHECKPOINTS, publish, run_in, updates_left
-from rewardkit.training.items import counted, data_digest, prompt_digests, write_seen
+from rewardkit.training.items import counted, data_digest, prompt_digests
 from rewardkit.training.learner import Learner
 from rewardkit.training.progress import progress
 from rewardkit.types import Judgement, Measure, Rollout
@@ -204,12 +204,8 @@ def fit_reward(
     )
     said = {k: getattr(found, k) for k in ("train", "held_out", "steps", "stopped", "truncated", "seconds")}
     summary = {**found.report.flat(), **said, "options": settings}
-
-    def save(folder: Path) -> None:
-        reward.save(folder)
-        write_seen(folder, prompt_digests(parts["train"]))
-
-    publish(out, save, "fit.json", summary, ranks=learner.ranks)
+    trained_on = prompt_digests(parts["train"])
+    publish(out, reward.save, "fit.json", summary, ranks=learner.ranks, trained_on=trained_on)
     return found
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rewardkit.data.whole import write_json
 from rewardkit.training.checkpoint import Checkpoints
+from rewardkit.training.items import write_seen
 from rewardkit.training.ranks import Ranks
 from rewardkit.training.tracking import Tracker
 
@@ -86,7 +87,13 @@ def updates_left(total: float, checkpoints: Checkpoints) -> int:
 
 
 def publish(
-    out: Path, save: Callable[[Path], None], summary_name: str, summary: Mapping[str, Any], *, ranks: Ranks
+    out: Path,
+    save: Callable[[Path], None],
+    summary_name: str,
+    summary: Mapping[str, Any],
+    *,
+    ranks: Ranks,
+    trained_on: Collection[str] = (),
 ) -> None:
     """Put the result into the folder, whole files only, the summary last, and remove the checkpoints.
 
@@ -94,12 +101,15 @@ def publish(
         out: the folder. save: writes the model into the folder that it is given.
         summary_name, summary: the file that says that the run is complete, and what is in it.
         ranks: the main one writes, when none reads a checkpoint any more; the others wait for it.
+        trained_on: digests of the prompts that the model has seen, see :mod:`rewardkit.training.items`; none, no file.
     """
     ranks.wait()
     if ranks.main:
         temporary = out / f".writing-{os.getpid()}"
         temporary.mkdir(exist_ok=True)
         save(temporary)
+        if trained_on:
+            write_seen(temporary, trained_on)
         write_json(temporary / summary_name, summary)
         for path in sorted(temporary.iterdir(), key=lambda p: p.name == summary_name):
             os.replace(path, out / path.name)

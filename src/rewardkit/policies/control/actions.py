@@ -1,10 +1,11 @@
-"""What an actor's numbers mean: log-probs, entropy, draws and modes, by the kind of action space."""
+"""What an actor's numbers ``[N, K]`` mean, by the kind of action space: log-probs and entropy (nats, ``[N]``), draws,
+modes, and actions as the environment takes them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,39 +15,12 @@ from torch import Tensor
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
-class Actions(Protocol):
-    """The distribution of one action, ``N`` of them at once, from the network's outputs ``[N, K]``."""
-
-    @property
-    def outputs(self) -> int:
-        """``K``."""
-        ...
-
-    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        """Nats, ``[N]``."""
-        ...
-
-    def entropy(self, outputs: Tensor) -> Tensor:
-        """Nats, ``[N]``."""
-        ...
-
-    def draw(self, outputs: Tensor, generator: torch.Generator | None) -> Tensor: ...
-
-    def mode(self, outputs: Tensor) -> Tensor: ...
-
-    def to_env(self, actions: Tensor) -> np.ndarray: ...
-
-
 @dataclass(frozen=True)
 class Categorical:
     """``n`` actions, numbered from ``start``; outputs are logits. Actions are kept as indices from 0."""
 
     n: int
     start: int = 0
-
-    @property
-    def outputs(self) -> int:
-        return self.n
 
     def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
         return outputs.log_softmax(-1).gather(-1, actions[:, None])[:, 0]
@@ -75,10 +49,6 @@ class Gaussian:
 
     low: np.ndarray
     high: np.ndarray
-
-    @property
-    def outputs(self) -> int:
-        return 2 * self.low.size
 
     def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
         mean, log_std = outputs.chunk(2, -1)

@@ -85,7 +85,7 @@ class DiffusionPolicy(Views):
         rows = [s for s in starts for _ in range(n)]
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         condition = self._conditions(rows)
-        x = torch.randn((len(rows), *self.shape), generator=generator) * self.process.start_scale(how.steps)
+        x = torch.randn((len(rows), *self.shape), generator=generator)
         x = x.to(self._device)
         states, spreads = [x], []
         for i in range(how.steps):

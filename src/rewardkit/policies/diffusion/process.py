@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -28,10 +28,6 @@ class Process(Protocol):
 
     def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """The state at ``time`` and what the network should say of it."""
-        ...
-
-    def start_scale(self, steps: int) -> float:
-        """Standard deviation of the first state."""
         ...
 
 
@@ -109,9 +105,6 @@ class Diffusion:
         }  # fmt: skip
         return a.sqrt() * clean + (1 - a).sqrt() * noise, targets[self.prediction]
 
-    def start_scale(self, steps: int) -> float:
-        return 1.0
-
 
 @dataclass(frozen=True, eq=False)
 class Flow:
@@ -129,7 +122,7 @@ class Flow:
     """
 
     shift: float = 1.0
-    top: float = field(default=0.98)
+    top: float = 0.98
 
     def _levels(self, steps: int) -> Tensor:
         s = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
@@ -152,6 +145,3 @@ class Flow:
     def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         s = _like(time, clean)
         return (1 - s) * clean + s * noise, noise - clean
-
-    def start_scale(self, steps: int) -> float:
-        return 1.0

@@ -61,6 +61,7 @@ class TensorReward(RewardBase):
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         """Scores of a rollout's samples: dropout off, no gradients."""
         own = self.encode(rollout.samples)
-        device = next(self.module.parameters()).device if any(True for _ in self.module.parameters()) else "cpu"
+        first = next(self.module.parameters(), None)
         with torch.no_grad(), evaluating(self.module):
-            return Scores(self.evaluate(own.to(device))["scores"].to(rollout.mask.device))
+            found = self.evaluate(own if first is None else own.to(first.device))["scores"]
+        return Scores(found.to(rollout.mask.device))

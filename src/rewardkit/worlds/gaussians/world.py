@@ -88,12 +88,8 @@ class Gaussians:
         chance = torch.Generator().manual_seed(seed)
         each = math.ceil(n / len(self.prompts))
         drawn = {p: self.data[p].sample(each, chance) for p in self.prompts}
-        return [
-            Sample(
-                self.prompts[i % len(self.prompts)], drawn[self.prompts[i % len(self.prompts)]][i // len(self.prompts)]
-            )
-            for i in range(n)
-        ]
+        turns = [(self.prompts[i % len(self.prompts)], i // len(self.prompts)) for i in range(n)]
+        return [Sample(prompt, drawn[prompt][k]) for prompt, k in turns]
 
     def compare(
         self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int, noise: float = 0.25
