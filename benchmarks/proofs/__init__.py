@@ -13,7 +13,7 @@ import torch
 from benchmarks.proofs.kit import Run
 from rewardkit.data.whole import write_text
 
-WORLDS = ("gaussians",)
+WORLDS = tuple(sorted(f.stem for f in Path(__file__).parent.glob("[a-z]*.py") if f.stem != "kit"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

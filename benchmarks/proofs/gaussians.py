@@ -10,26 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.proofs.kit import Proof, Run
+from benchmarks.proofs.kit import Proof, Run, learned, policy_gradient, preferences, scatter
 from rewardkit.credit.base import chain
-from rewardkit.credit.group import group_relative, rloo, whiten
+from rewardkit.credit.group import rloo, whiten
 from rewardkit.credit.kl import kl_penalty
-from rewardkit.data.rows import attach, comparison_rows
-from rewardkit.feedback.pairs import best_worst_pairs
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.objectives.path import path_gradient
 from rewardkit.objectives.policy import clipped
 from rewardkit.objectives.policy import kl as kl_loss
-from rewardkit.objectives.preference import dpo
-from rewardkit.objectives.reward import bradley_terry
 from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, PathValue
 from rewardkit.rewards.learned.tensor import TensorReward
-from rewardkit.training.fit import fit
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
 from rewardkit.training.term import Term
-from rewardkit.types import Judgement, Rollout, Sample
+from rewardkit.types import Sample
 from rewardkit.worlds.gaussians import Gaussians
 
 WORLD, HOW, BETA = Gaussians(), Denoise(10), 0.3
@@ -47,49 +42,25 @@ class Score(nn.Module):
         return self.net(torch.cat([outputs, condition], -1))
 
 
-def learned(base: DiffusionPolicy, seed: int) -> TensorReward:
+def reward_model(base: DiffusionPolicy, seed: int) -> TensorReward:
     """Bradley-Terry on noisy comparisons of the base policy's own points."""
     drawn = base.sample(WORLD.prompts, 2 * PAIRS // len(WORLD.prompts), sampling=HOW, seed=100 + seed).samples
     judged = WORLD.compare(drawn[0::2], drawn[1::2], seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reward = TensorReward(Score(len(WORLD.prompts)), condition=WORLD.condition)
-    rows = comparison_rows(judged)
-    for _ in fit(
-        Learner(reward, lr=2e-3),
-        attach(reward.encode(rows.samples), rows),
-        bradley_terry,
-        epochs=6,
-        batch=64,
-        seed=seed,
-    ):
-        pass
-    return reward
+    return learned(reward, judged, lr=2e-3, epochs=6, batch=64, seed=seed)
 
 
-def policy_gradient(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
-    """The loop, the credit and the loss that language models are trained with."""
-    credit = chain(partial(kl_penalty, coef=BETA), group_relative)
-    for _ in online(
-        Learner(policy, lr=3e-4), PromptSet(WORLD.prompts), reward, credit, clipped, reference="start", n=32, batch=4,
-        inner=2, steps=120, sampling=HOW, seed=seed,
-    ):  # fmt: skip
-        pass
+def by_policy_gradient(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
+    """Against the learned reward."""
+    policy_gradient(policy, reward, WORLD.prompts, beta=BETA, lr=3e-4, n=32, steps=120, sampling=HOW, seed=seed)
 
 
-def preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
-    """DPO on the base policy's own points, the better of two by the learned reward."""
+def by_preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
+    """Pairs of the base policy's own points."""
     drawn = policy.sample(WORLD.prompts * 500, 2, sampling=HOW, seed=200 + seed)
-    chosen = best_worst_pairs(drawn, reward(drawn)).samples
-    pairs = [Judgement((a, b), rank=(0, 1)) for a, b in zip(chosen[0::2], chosen[1::2], strict=True)]
-    learner = Learner(policy, lr=3e-4)
-
-    def encode(units: list[Judgement]) -> Rollout:
-        rows = comparison_rows(units)
-        return attach_reference(attach(policy.encode(rows.samples), rows), policy.at("start"))
-
-    for _ in fit(learner, pairs, partial(dpo, beta=0.3), encode=encode, epochs=4, batch=64, seed=seed):
-        pass
+    preferences(policy, drawn, reward, beta=0.3, lr=3e-4, epochs=4, seed=seed)
 
 
 def backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
@@ -123,8 +94,8 @@ def optimum(policy: DiffusionPolicy, seed: int) -> list[dict[str, float]]:
 
 
 METHODS: dict[str, Callable[[DiffusionPolicy, TensorReward, int], None]] = {
-    "policy gradient": policy_gradient,
-    "preferences": preferences,
+    "policy gradient": by_policy_gradient,
+    "preferences": by_preferences,
     "backpropagation": backpropagation,
 }
 
@@ -138,21 +109,21 @@ def prove(run: Run) -> Proof:
         base = WORLD.base_policy(kind)  # type: ignore[arg-type]
         proof.add(kind, "base", 0, WORLD.measure(base, n=1000, sampling=HOW))
         for seed in range(run.seeds):
-            reward = learned(base, seed)
+            reward = reward_model(base, seed)
             for name, train in METHODS.items():
                 policy = copy.deepcopy(base)
                 train(policy, reward, seed)
                 run.say(proof.add(kind, name, seed, WORLD.measure(policy, n=1000, sampling=HOW)))
                 if seed == 0:
-                    proof.points[f"{kind}: {name}"] = _points(policy)
+                    proof.pictures.append(scatter(f"{kind}: {name}", _points(policy)))
             policy = copy.deepcopy(base)
             curve = optimum(policy, seed)
             proof.curves.setdefault(kind, []).append(curve)
             run.say(proof.add(kind, "on gold, 400 turns", seed, {k: v for k, v in curve[-1].items() if k != "step"}))
-        proof.points[f"{kind}: base"] = _points(base)
-    proof.points["optimum"] = {
-        p: b.sample(300, torch.Generator().manual_seed(0)) for p, (b, _, _) in zip(WORLD.prompts, best, strict=True)
-    }
+        proof.pictures.append(scatter(f"{kind}: base", _points(base)))
+    chance = torch.Generator().manual_seed(0)
+    drawn = {p: b.sample(300, chance) for p, (b, _, _) in zip(WORLD.prompts, best, strict=True)}
+    proof.pictures.append(scatter("optimum", drawn))
     proof.highest = highest
     return proof
 

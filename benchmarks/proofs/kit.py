@@ -1,17 +1,73 @@
-"""What the proofs share: figures by generator, method and seed; a page with pictures."""
+"""What the proofs share: the three ways of training, figures by generator, method and seed, a page with pictures."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from rewardkit.credit.base import chain
+from rewardkit.credit.group import group_relative
+from rewardkit.credit.kl import kl_penalty
+from rewardkit.data.rows import attach, comparison_rows
 from rewardkit.evals.report.charts import drawing
 from rewardkit.evals.report.page import Page, Section, Table, Tile
+from rewardkit.feedback.pairs import best_worst_pairs
+from rewardkit.loops.online import online
+from rewardkit.loops.prompts import PromptSet
 from rewardkit.measures.intervals import mean_interval
+from rewardkit.objectives.policy import clipped
+from rewardkit.objectives.preference import dpo
+from rewardkit.objectives.reward import bradley_terry
+from rewardkit.training.fit import fit
+from rewardkit.training.learner import Learner
+from rewardkit.training.reference import attach_reference
+from rewardkit.types import Judgement, Rollout
 
 COLOURS = ("#3867d6", "#20876b", "#c77d0a", "#a23b72")
+
+
+def learned(reward: Any, judged: Sequence[Judgement], *, lr: float, epochs: float, batch: int, seed: int) -> Any:
+    """The reward model, fitted in place by Bradley-Terry on comparisons."""
+    rows = comparison_rows(judged)
+    data = attach(reward.encode(rows.samples), rows)
+    for _ in fit(Learner(reward, lr=lr), data, bradley_terry, epochs=epochs, batch=batch, seed=seed):
+        pass
+    return reward
+
+
+def policy_gradient(
+    policy: Any, reward: Any, prompts: Sequence[Any], *, beta: float, lr: float, seed: int, **options: Any
+) -> None:
+    """The same loop, credit and loss for every generator: KL in the reward, group-relative advantages, clipped ratio.
+
+    Args:
+        policy: trained in place. beta: reward units a nat. options: of ``online``: ``n``, ``steps``, ``sampling``, ...
+    """
+    credit = chain(partial(kl_penalty, coef=beta), group_relative)
+    given = {"reference": "start", "batch": len(prompts), "inner": 2, "seed": seed} | options
+    for _ in online(Learner(policy, lr=lr), PromptSet(prompts), reward, credit, clipped, **given):
+        pass
+
+
+def preferences(policy: Any, drawn: Rollout, reward: Any, *, beta: float, lr: float, epochs: float, seed: int) -> None:
+    """The same DPO for every generator, on outputs of the base policy: best against worst of each group by the reward.
+
+    Args:
+        policy: trained in place. drawn: its outputs, at least two a group.
+    """
+    chosen = best_worst_pairs(drawn, reward(drawn)).samples
+    pairs = [Judgement((a, b), rank=(0, 1)) for a, b in zip(chosen[0::2], chosen[1::2], strict=True)]
+
+    def encode(units: list[Judgement]) -> Rollout:
+        rows = comparison_rows(units)
+        return attach_reference(attach(policy.encode(rows.samples), rows), policy.at("start"))
+
+    objective = partial(dpo, beta=beta)
+    for _ in fit(Learner(policy, lr=lr), pairs, objective, encode=encode, epochs=epochs, batch=64, seed=seed):
+        pass
 
 
 @dataclass(frozen=True)
@@ -30,7 +86,7 @@ class Proof:
     note: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, list[list[dict[str, float]]]] = field(default_factory=dict)
-    points: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    pictures: list[str] = field(default_factory=list)
     highest: float | None = None
 
     def add(self, kind: str, method: str, seed: int, figures: Mapping[str, float]) -> str:
@@ -63,15 +119,17 @@ class Proof:
             lede="One learned reward, three ways to optimise a generator against it, with the losses, credit and loop "
             "that language models are trained with.",
             verdict=f"Gold rose in {len(better)} of {len(trained)} settings; {self.note}.",
-            lead_chart=self._curve(),
-            lead_caption="Gold itself with a KL in the reward: the regularised objective against its exact maximum.",
+            lead_chart=self._curve() if self.curves else self._bars(rows),
+            lead_caption="Gold itself with a KL in the reward: the regularised objective against its exact maximum."
+            if self.curves
+            else "Gold by method, means over seeds with their 95% intervals.",
             tiles=[
                 Tile(f"{r['gold']:+.2f}", f"{r['kind']}, {r['method']} (from {before[r['kind']]:+.2f})")
                 for r in trained[:4]
             ],
             sections=[
                 Section("Figures", table=_table(rows)),
-                Section("What they draw", charts=[self._scatter(name) for name in self.points]),
+                Section("What they make", charts=self.pictures),
             ],
         ).html()
 
@@ -88,16 +146,28 @@ class Proof:
             axis.legend(loc="lower right")
         return out[0]
 
-    def _scatter(self, name: str) -> str:
-        with drawing(1, 1, 4.6, 4.2) as (_, axis, out):
-            for prompt, colour in zip(self.points[name], COLOURS, strict=False):
-                x = self.points[name][prompt]
-                axis.scatter(x[:, 0], x[:, 1], s=4, color=colour, alpha=0.5, label=prompt, linewidths=0)
-            axis.set_xlim(-3, 3)
-            axis.set_ylim(-3, 3)
-            axis.set_aspect("equal")
-            axis.set_title(name)
+    def _bars(self, rows: list[dict[str, Any]]) -> str:
+        with drawing(1, 1, 9.2, 0.5 + 0.42 * len(rows)) as (_, axis, out):
+            for i, r in enumerate(rows):
+                low, high = r.get("intervals", {}).get("gold", (r["gold"], r["gold"]))
+                axis.plot([low, high], [i, i], color=COLOURS[0])
+                axis.plot([r["gold"]], [i], marker="o", color=COLOURS[0])
+            axis.set_yticks(range(len(rows)), [f"{r['kind']}, {r['method']}" for r in rows])
+            axis.invert_yaxis()
+            axis.set_xlabel("gold")
         return out[0]
+
+
+def scatter(name: str, points: Mapping[str, Any], *, limit: float = 3) -> str:
+    """Points in the plane by prompt, as a picture."""
+    with drawing(1, 1, 4.6, 4.2) as (_, axis, out):
+        for (prompt, x), colour in zip(points.items(), COLOURS, strict=False):
+            axis.scatter(x[:, 0], x[:, 1], s=4, color=colour, alpha=0.5, label=prompt, linewidths=0)
+        axis.set_xlim(-limit, limit)
+        axis.set_ylim(-limit, limit)
+        axis.set_aspect("equal")
+        axis.set_title(name)
+    return out[0]
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
