@@ -14,17 +14,24 @@ from torch import Tensor, nn
 from rewardkit.types import Judgement, Rollout, Sample, Scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Against:
-    """A function of two policies' outputs at the same positions, for :data:`Want`: neither exists beyond a chunk.
+    """A function of several policies' outputs at the same positions, for :data:`Want`: none exists beyond a chunk.
 
     Args:
-        fn: ``fn(outputs_chunk, others_chunk, targets_chunk) -> [chunk, ...]``; the result has its ``__name__``.
-        other: the second policy, of the same kind and vocabulary. It is evaluated without gradients.
+        fn: ``fn(outputs_chunk, *outputs_of_the_others, targets_chunk) -> [chunk, ...]``; the result has its
+            ``__name__``.
+        others: the other policies, at least one, of the same kind and vocabulary; evaluated without gradients.
     """
 
-    fn: Callable[[Tensor, Tensor, Tensor], Tensor]
-    other: Any
+    fn: Callable[..., Tensor]
+    others: tuple[Any, ...]
+
+    def __init__(self, fn: Callable[..., Tensor], *others: Any) -> None:
+        if not others:
+            raise ValueError("Against needs another policy; a function of one policy's outputs is a Want by itself")
+        object.__setattr__(self, "fn", fn)
+        object.__setattr__(self, "others", others)
 
     @property
     def __name__(self) -> str:
@@ -95,29 +102,65 @@ class Enumerable(Protocol):
 
 
 @runtime_checkable
+class State(Protocol):
+    """``N`` outputs of a :class:`Stepwise` policy, each as far as it has come.
+
+    States are values: a step makes a new one, and the old one may be stepped again. The random generator alone is
+    shared by a state and those made from it.
+    """
+
+    @property
+    def done(self) -> Tensor:
+        """Which rows are finished: bool ``[N]``."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def select(self, rows: Tensor) -> State:
+        """These rows, long ``[M]``, in this order: a row that stands twice is forked, one that does not is dropped."""
+        ...
+
+
+@runtime_checkable
 class Stepwise(Protocol):
-    """A policy that can be advanced one action at a time, for guidance and search; ``N`` states at once."""
+    """A policy that can be advanced one action at a time, for guidance and search; ``N`` states at once.
 
-    def start(self, prompts: Sequence[Any]) -> Any:
-        """The policy's own state of ``N`` rows, before the first action."""
+    Nothing is detached: where the model is differentiable, so are the actions, the states and the outputs. Callers who
+    need no gradients say ``torch.no_grad()``.
+    """
+
+    def start(self, prompts: Sequence[Any], *, sampling: Any = None, seed: int | None = None) -> Any:
+        """The :class:`State` of one row a prompt, before the first action.
+
+        Args:
+            prompts: or :class:`Sample` s, partial ones where the policy continues those. sampling, seed: as in
+                :meth:`Policy.sample`; the state remembers both.
+        """
         ...
 
-    def propose(self, state: Any, k: int) -> tuple[Any, Tensor]:
-        """``k`` actions for each state, ``[N, k, ...]``, and their log-probs, ``[N, k]``, nats."""
+    def propose(self, state: Any, k: int = 1) -> tuple[Any, Tensor | None]:
+        """``k`` actions drawn for each row, ``[N, k, ...]``, and their log-probs ``[N, k]`` in nats, as
+        :meth:`Policy.evaluate` counts them; ``None`` where the step is deterministic. Those of finished rows mean
+        nothing; their log-prob is 0."""
         ...
 
-    def step(self, state: Any, action: Any) -> Any:
-        """The states after one action each, ``[N, ...]``."""
+    def step(self, state: Any, actions: Any) -> Any:
+        """The state after one action a row, ``[N, ...]``; finished rows stay as they are."""
         ...
 
     def look(self, state: Any) -> list[Sample]:
-        """The ``N`` outputs as they stand, partial ones included: what a reward can score."""
+        """The ``N`` outputs as they stand, for a reward to score: the final ones of finished rows; else the text so
+        far, the clean output that a noisy one most probably becomes."""
         ...
 
 
 @runtime_checkable
 class Env(Protocol):
-    """Gymnasium's environment, with what search and grounded rewards need besides."""
+    """Gymnasium's environment, with what search and grounded rewards need besides.
+
+    A text environment is one whose observations and actions are messages and that leaves rewards to rewards: see
+    :class:`TextEnv`, whose :meth:`snapshot` and :meth:`state` are these.
+    """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """First observation and info."""
@@ -133,6 +176,32 @@ class Env(Protocol):
 
     def state(self) -> Mapping[str, Any]:
         """What is the case, for rewards that read the system and not what it shows."""
+        ...
+
+
+@runtime_checkable
+class TextEnv(Protocol):
+    """An environment in messages, for one game at a time: ``policy.sample(starts, n, env=make)`` calls ``make()`` once
+    a row. Messages are OpenAI's, tool calls included."""
+
+    def reset(self, sample: Sample) -> list[dict[str, Any]]:
+        """The messages that the policy sees first; a key ``tools`` in one of them offers tools (JSON schemas).
+
+        Args:
+            sample: the start. The environment may read ``hidden``, and the policy sees what it makes of it.
+        """
+        ...
+
+    def step(self, message: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+        """What is said to the policy's message, and whether the game is over; then nothing is said any more."""
+        ...
+
+    def snapshot(self) -> Callable[[], None]:
+        """Keep the present state; the returned function puts it back, as often as it is called."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """What is the case; at the end of a game it is ``hidden["state"]`` of the sample, for rewards."""
         ...
 
 

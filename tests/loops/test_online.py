@@ -356,3 +356,22 @@ def test_hidden_facts_reach_the_reward_and_not_the_policy() -> None:
     )
     expected = sum(s.output == "c" for s in step.rollout.samples) / 64
     assert step.metrics["reward"] == pytest.approx(expected)
+
+
+def test_prompts_of_one_family_are_scored_together():
+    seen = []
+
+    class Sees:
+        name, scope = "sees", "family"
+
+        def __call__(self, rollout, ctx=None):
+            seen.append(rollout.family.tolist())
+            return Scores(torch.arange(len(rollout)).float())
+
+    prompts = [Sample("x", hidden={"family": "q"}), Sample("y", hidden={"family": "q"})]
+    for _ in online(
+        Learner(TablePolicy(["x", "y"], ["a", "b"]), lr=0.1), PromptSet(prompts, shuffle=False), Sees(), group_relative,
+        reinforce, reference=None, n=2, batch=2, steps=1,
+    ):  # fmt: skip
+        pass
+    assert seen == [[0, 0, 0, 0]]

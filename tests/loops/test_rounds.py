@@ -12,7 +12,7 @@ from rewardkit.loops import rounds
 from rewardkit.objectives.imitation import sft
 from rewardkit.objectives.preference import dpo
 from rewardkit.policies.table import TablePolicy
-from rewardkit.training import Checkpoints, Learner, Tracker
+from rewardkit.training import Checkpoints, Learner, Term, Tracker
 from rewardkit.types import Rollout, Sample
 
 
@@ -109,3 +109,25 @@ def test_an_interrupted_run_resumes_to_the_same_curve(tmp_path: Path) -> None:
     whole, again = ((tmp_path / n / "metrics.jsonl").read_text() for n in ("whole", "cut"))
     assert again == whole
     assert whole.count("\n") == 6
+
+
+def test_terms_are_fitted_together_against_the_reference_of_the_round() -> None:
+    """A preference with an imitation term beside it pulls the chosen action further up than alone."""
+
+    def both(rows: Rollout) -> list[Term]:
+        return [Term(rows, partial(dpo, beta=0.5)), Term(rows.select(rows["rank"] == 0), sft, coef=0.5)]
+
+    chosen = []
+    for options in ({"objective": partial(dpo, beta=0.5)}, {"terms": both}):
+        learner = Learner(policy(), lr=0.1, clip=None)
+        for found in rounds(learner, pairs, reference="last", rounds=1, epochs=60, **options):
+            assert torch.allclose(found.rollout["ref_logps"], torch.full((8, 1), 1 / 3).log())
+        chosen.append(learner.model.enumerate("x")[1][1].item())
+    assert chosen[1] > chosen[0] + 0.02
+    assert found.metrics.keys() >= {"dpo/loss", "sft/loss"}
+
+
+def test_either_an_objective_or_terms_is_needed() -> None:
+    for options in ({}, {"objective": sft, "terms": lambda rows: [Term(rows, sft)]}):
+        with pytest.raises(ValueError, match="either an objective or terms"):
+            next(rounds(Learner(policy()), best_of_8, reference=None, rounds=1, **options))

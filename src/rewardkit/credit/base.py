@@ -230,6 +230,19 @@ def drop_cut(ok: Tensor, cut: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {"ok": kept, "mask": torch.where(kept[:, None], mask, torch.zeros_like(mask))}
 
 
+def with_state(rule: Rule) -> dict[str, Any]:
+    """The rules in ``rule``, itself or links of a chain, that remember something: what a checkpoint must hold, by name.
+
+    >>> from rewardkit.credit.branches import PromptHistory, branch_contrast
+    >>> list(with_state(chain(PromptHistory(), branch_contrast)))
+    ['credit 0: per_prompt_history_norm']
+    """
+    inner = getattr(rule, "rules", None)
+    found = [rule] if inner is None else [r for part in inner for r in with_state(part).values()]
+    kept = [r for r in found if hasattr(r, "state_dict")]
+    return {f"credit {i}: {name_of(r)}": r for i, r in enumerate(kept)}
+
+
 def tensors_needed(rule: Rule) -> set[str]:
     """Tensors that must be on the rollout before ``rule`` is applied, such as ``values``, ``old_logps``, ``ref_logps``.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from rewardkit.credit.base import Rule, chain, drop_cut
+from rewardkit.credit.base import Rule, chain, drop_cut, with_state
 from rewardkit.loops.ranks import Shared
 from rewardkit.loops.turn import Reference, Rows, Turn
 from rewardkit.measures.kl import Estimator
@@ -89,7 +89,8 @@ def online(
     main rank.
 
     Args:
-        learner: holds the policy. prompts: see :class:`rewardkit.loops.prompts.PromptSet`.
+        learner: holds the policy. prompts: see :class:`rewardkit.loops.prompts.PromptSet`. Prompts with an equal
+            ``hidden["family"]`` are one question in several wordings, for rewards of that scope.
         reward, credit, objective: see :mod:`rewardkit.rewards`, :mod:`rewardkit.credit`,
             :mod:`rewardkit.objectives.policy`. A function with TRL's signature is a reward. A published method gives
             the last two and more: ``online(learner, prompts, reward, **parts_of(grpo), reference="start")``.
@@ -164,6 +165,7 @@ def online(
     parts: dict[str, Any] = {"learner": learner, "prompts": prompts}
     parts |= {"critic": critic} if critic not in (None, learner) else {}
     parts |= {k: v for k, v in {"reward": turn.reward, "env": env}.items() if hasattr(v, "state_dict")}
+    parts |= with_state(credit)
     settings = {"seed": seed, "n": n, "batch": batch, "inner": inner, "minibatch": minibatch}
     done = 0
     if checkpoint is not None:

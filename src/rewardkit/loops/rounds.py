@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from rewardkit.training.checkpoint import Checkpoints
 from rewardkit.training.fit import fit
 from rewardkit.training.held_out import HeldOut, flat, measure
 from rewardkit.training.learner import Learner
+from rewardkit.training.term import Term
 from rewardkit.training.tracking import Tracker
 from rewardkit.types import Measure, Rollout
 
@@ -38,8 +39,9 @@ class Round:
 def rounds(
     learner: Learner,
     collect: Callable[[Any, int], Rollout],
-    objective: Callable[..., Loss],
+    objective: Callable[..., Loss] | None = None,
     *,
+    terms: Callable[[Rollout], Sequence[Term]] | None = None,
     reference: Reference,
     rounds: int,
     epochs: float = 1,
@@ -60,9 +62,11 @@ def rounds(
         learner: holds the policy.
         collect: ``collect(policy, round) -> Rollout``, round from 1: best-of-n completions, pairs with ``rank``, a
             fixed data set.
-        objective: what is fitted. reference: ``start``, the weights that the loop began with; ``last``, those that
-            the round began with; a frozen policy; ``None``, none. It has no default: the commonest bug is a wrong
-            one. Its log-probs are computed once a round, and not at all if the rollout has those of the same weights.
+        objective: what is fitted; or ``terms``, a function from a batch of what was collected to several terms.
+        reference: ``start``, the weights that the loop began with; ``last``, those that the round began with; a frozen
+            policy; ``None``, none. It has no default: the commonest bug is a wrong one. Its log-probs are computed
+            once a round where the objective reads them or terms are given, and not at all if the rollout has those of
+            the same weights.
         rounds: how many. epochs, batch, reduce, length: see :func:`rewardkit.training.fit.fit`.
         held_out: metrics that are no reward, taken before the first round and after each.
         seed: of the order within a round. checkpoint, tracker: where the run is kept (a step is a round), and where its
@@ -82,7 +86,10 @@ def rounds(
     >>> bool(learner.model.enumerate("x")[1][1] > 0.8)
     True
     """
-    if reference is None and "ref_logps" in needs(objective):
+    if (objective is None) == (terms is None):
+        raise ValueError("rounds needs either an objective or terms")
+    compares = objective is None or "ref_logps" in needs(objective)
+    if reference is None and objective is not None and compares:
         raise ValueError("this objective reads ref_logps: reference must be 'start', 'last' or a policy")
     if learner.unplanned:
         raise ValueError(f"schedule={learner.schedule!r}, warmup={learner.warmup}: give the learner total_steps")
@@ -104,14 +111,15 @@ def rounds(
         done += 1
         learner.module.eval()
         rollout = collect(policy, done)
-        if reference is not None and "ref_logps" in needs(objective):
+        if reference is not None and compares:
             # Nothing was updated in this round yet: the live weights are the last round's.
             views = {"start": "start", "last": "live"}
             frozen = policy.at(views[reference]) if isinstance(reference, str) else reference
             rollout = learner.attach(rollout, frozen)
         run = fit(
-            learner, rollout, objective, epochs=epochs, batch=batch, reduce=reduce, length=length, seed=seed + done
-        )
+            learner, rollout, objective, terms=terms, epochs=epochs, batch=batch, reduce=reduce, length=length,
+            seed=seed + done,
+        )  # fmt: skip
         reports = [step.metrics for step in run]
         metrics = {k: sum(r[k] for r in reports) / len(reports) for k in reports[0] if k != "epoch"}
         metrics["rows"] = float(len(rollout))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ class Turn:
         rollout = self.sample(step)
         self.compare(rollout)
         rollout = self.attach(rollout)
-        whole = self.shared.gathered(rollout)
+        whole = in_families(self.shared.gathered(rollout))
         scores = self.shared.on_main(lambda: self.reward(whole, {"step": step, "seed": self.seed}))
         check_errors(scores, self.max_errors)
         metrics = divergence(whole) | rewards(whole, scores)
@@ -102,7 +102,7 @@ class Turn:
         policy: Any = self.learner.model
         seed = (self.seed * 1_000_003 + step) * 4099 + self.learner.ranks.index
         where = {} if self.env is None else {"env": self.env}
-        rollout = policy.sample(drawn, self.n, sampling=self.sampling, seed=seed, **where)
+        rollout = in_families(policy.sample(drawn, self.n, sampling=self.sampling, seed=seed, **where))
         if "old_logps" not in rollout:
             rollout = self.learner.attach(rollout, policy, "old_logps")
         return rollout
@@ -166,7 +166,7 @@ class Turn:
         for epoch in range(self.inner):
             for part in self.parts(rollout, size, step, epoch):
                 report = self.learner.step(*self.terms(part))
-                if self.critic not in (None, self.learner):
+                if self.critic is not None and self.critic is not self.learner:
                     found = self.critic.step(Term(part, self.value_objective))
                     report |= {f"critic/{k}": v for k, v in found.items()}
                 seen.append(report)
@@ -177,12 +177,13 @@ class Turn:
         if size is None or size >= len(rollout):
             yield rollout
             return
+        terms = self.terms(rollout) + ([] if self.critic is None else [Term(rollout, self.value_objective)])
+        read = set().union(*(t.reads for t in terms))
+        rollout = replace(rollout, tensors={k: v for k, v in rollout.tensors.items() if k in read})
         chance = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 4099 + epoch)
-        numbers = torch.unique(rollout.group.cpu())
-        order = numbers[torch.randperm(len(numbers), generator=chance)]
-        place = {int(g): i for i, g in enumerate(order.tolist())}
-        rows = sorted(range(len(rollout)), key=lambda r: place[int(rollout.group[r])])
-        yield from rollout.select(rows).split(size)
+        numbers, group = torch.unique(rollout.group.cpu(), return_inverse=True)
+        place = torch.randperm(len(numbers), generator=chance).argsort()
+        yield from rollout.split(size, place[group].argsort(stable=True))
 
     def terms(self, part: Rollout) -> list[Term]:
         found = [Term(part, self.objective, reduce=self.reduce, length=self.length)]
@@ -196,3 +197,17 @@ class Turn:
             against = policy.at(self.reference) if isinstance(self.reference, str) else self.reference
             return [*found, Term(part, exact_kl, want=(full_kl(against),), **options)]
         return [*found, Term(part, partial(kl_objective, estimator=self.kl_estimator), **options)]
+
+
+def in_families(rollout: Rollout) -> Rollout:
+    """Rows whose prompts have an equal ``hidden["family"]`` are one family, where every row has one.
+
+    Whole numbers are kept, so that a credit rule that remembers knows a family again in the next turn; other names are
+    numbered in the order in which they come.
+    """
+    names = [s.hidden.get("family") for s in rollout.samples]
+    if None in names:
+        return rollout
+    order = dict.fromkeys(names)
+    number = {name: name if all(isinstance(n, int) for n in order) else i for i, name in enumerate(order)}
+    return replace(rollout, family=torch.tensor([number[n] for n in names], device=rollout.group.device))

@@ -1,11 +1,17 @@
-"""Evaluation mode, and back."""
+"""Evaluation mode, and back; what kind of model it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
+
+
+def is_peft(module: Any) -> bool:
+    """Whether ``module`` is a PEFT model."""
+    return hasattr(module, "peft_config") and hasattr(module, "disable_adapter")
 
 
 @contextmanager

@@ -8,15 +8,45 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rewardkit.policies.path import PathValue
 from rewardkit.policies.views import Views
 from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
-from rewardkit.types import Rollout, Sample
+from rewardkit.types import Ended, Rollout, Sample
+
+
+@dataclass(frozen=True, eq=False)
+class TableState:
+    """``N`` beginnings of the same length. See :class:`rewardkit.protocols.State`.
+
+    Args:
+        starts: prompts. rows: their numbers, long ``[N]``. actions: long ``[N, t]``. horizon: where they end.
+    """
+
+    starts: list[Sample]
+    rows: Tensor
+    actions: Tensor
+    horizon: int
+    generator: torch.Generator
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def done(self) -> Tensor:
+        """Whether the horizon is reached, by all rows or none: bool ``[N]``."""
+        return torch.full((len(self),), self.actions.shape[1] == self.horizon)
+
+    def select(self, rows: Tensor) -> TableState:
+        """These rows, in this order."""
+        starts = [self.starts[i] for i in torch.as_tensor(rows).tolist()]
+        return replace(self, starts=starts, rows=self.rows[rows], actions=self.actions[rows])
 
 
 @entry("policies:table", tags=("enumerable", "exact"))
@@ -85,24 +115,47 @@ class TablePolicy(Views):
         words = tuple(self.vocabulary[a] for a in actions)
         return words[0] if self.horizon == 1 else words
 
+    def start(self, prompts: Sequence[Any], *, sampling: Any = None, seed: int | None = None) -> TableState:
+        """One row a prompt, before its first action; there are no sampling options."""
+        if sampling is not None:
+            raise ValueError("TablePolicy samples from its own probabilities: it has no sampling options")
+        starts = [s if isinstance(s, Sample) else Sample(s) for s in prompts]
+        rows = torch.tensor([self._row(s.prompt) for s in starts])
+        chance = torch.Generator().manual_seed(int(torch.randint(2**62, ())) if seed is None else seed)
+        return TableState(starts, rows, torch.zeros(len(rows), 0, dtype=torch.long), self.horizon, chance)
+
+    def propose(self, state: TableState, k: int = 1) -> tuple[Tensor, Tensor | None]:
+        """``k`` actions drawn for each row, long ``[N, k]``, and their log-probs ``[N, k]``."""
+        if state.actions.shape[1] == state.horizon:
+            nothing = torch.zeros(len(state), k)
+            return nothing.long(), nothing
+        nodes = self._nodes(torch.cat([state.actions, state.actions.new_zeros(len(state), 1)], 1))[:, -1]
+        logp = self.logits[state.rows, nodes].log_softmax(-1)
+        drawn = torch.multinomial(logp.detach().exp(), k, replacement=True, generator=state.generator)
+        return drawn, logp.gather(1, drawn)
+
+    def step(self, state: TableState, actions: Tensor) -> TableState:
+        """One action more in each row, long ``[N]``; a finished row stays as it is."""
+        if state.actions.shape[1] == state.horizon:
+            return state
+        return replace(state, actions=torch.cat([state.actions, actions[:, None]], 1))
+
+    def look(self, state: TableState) -> list[Sample]:
+        """The outputs; of unfinished rows the tuple of the actions so far, ``cut``."""
+        done = state.actions.shape[1] == state.horizon
+        words = [tuple(self.vocabulary[a] for a in row) for row in state.actions.tolist()]
+        outputs = [w[0] if done and self.horizon == 1 else w for w in words]
+        ended: Ended = "done" if done else "cut"
+        return [replace(s, output=o, ended=ended) for s, o in zip(state.starts, outputs, strict=True)]
+
     @torch.no_grad()
     def sample(self, start: Sequence[Any], n: int = 1, *, sampling: Any = None, seed: int | None = None) -> Rollout:
         """``n`` outputs a prompt, with their ``old_logps``. See :class:`rewardkit.protocols.Policy`."""
-        if sampling is not None:
-            raise ValueError("TablePolicy samples from its own probabilities: it has no sampling options")
-        starts = [s if isinstance(s, Sample) else Sample(s) for s in start]
-        rows = torch.tensor([self._row(s.prompt) for s in starts]).repeat_interleave(n)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        actions = torch.zeros(len(rows), 0, dtype=torch.long)
+        state = self.start([s for s in start for _ in range(n)], sampling=sampling, seed=seed)
         for _ in range(self.horizon):
-            nodes = self._nodes(torch.cat([actions, actions.new_zeros(len(rows), 1)], 1))[:, -1]
-            p = self.logits[rows, nodes].softmax(-1)
-            actions = torch.cat([actions, torch.multinomial(p, 1, generator=generator)], 1)
-        samples = [
-            Sample(s.prompt, self._output(a), s.source, s.hidden)
-            for s, a in zip([s for s in starts for _ in range(n)], actions.tolist(), strict=True)
-        ]
-        rollout = self._rollout(samples, rows, actions, torch.arange(len(starts)).repeat_interleave(n))
+            state = self.step(state, self.propose(state)[0][:, 0])
+        group = torch.arange(len(start)).repeat_interleave(n)
+        rollout = self._rollout(self.look(state), state.rows, state.actions, group)
         return rollout.with_tensors(old_logps=self.evaluate(rollout)["logps"])
 
     def encode(self, samples: Sequence[Sample]) -> Rollout:
@@ -125,7 +178,11 @@ class TablePolicy(Views):
         )
 
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
-        """``logps`` and ``entropy`` ``[B, T]``, or ``fn(logits [B*T, V], targets [B*T]) -> [B*T, ...]`` by its name."""
+        """``logps`` and ``entropy`` ``[B, T]``, or ``fn(logits [B*T, V], targets [B*T]) -> [B*T, ...]`` by its name.
+
+        With a horizon of 1 also ``path_value`` ``[B]``, see :class:`rewardkit.policies.path.PathValue`: its function
+        reads the probabilities of the actions. What is linear in the chosen action has its exact expectation then.
+        """
         rows, actions = rollout.inputs["prompt"], rollout.inputs["actions"]
         logits_BTV = self.logits[rows[:, None], self._nodes(actions)]
         logp_BTV = logits_BTV.log_softmax(-1)
@@ -135,11 +192,15 @@ class TablePolicy(Views):
                 found["logps"] = logp_BTV.gather(-1, actions[..., None])[..., 0]
             elif name == "entropy":
                 found["entropy"] = -(logp_BTV.exp() * logp_BTV).sum(-1)
+            elif isinstance(name, PathValue):
+                if self.horizon > 1:
+                    raise ValueError(f"TablePolicy has a path_value with a horizon of 1 only, not {self.horizon}")
+                found["path_value"] = name.fn(logp_BTV[:, 0].exp(), rollout.samples)
             elif not isinstance(name, str):
                 inputs = [logits_BTV.flatten(0, 1), actions.flatten()]
                 if isinstance(name, Against):
-                    other_BTV = name.other.logits[rows[:, None], self._nodes(actions)].detach()
-                    flat = name.fn(inputs[0], other_BTV.flatten(0, 1), inputs[1])
+                    theirs = [o.logits[rows[:, None], self._nodes(actions)].detach() for o in name.others]
+                    flat = name.fn(inputs[0], *(x_BTV.flatten(0, 1) for x_BTV in theirs), inputs[1])
                 else:
                     flat = name(*inputs)
                 found[name.__name__] = flat.reshape(*actions.shape, *flat.shape[1:])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,38 +24,52 @@ from rewardkit.types import Rollout, Sample
 
 @dataclass
 class Totals:
-    """Running sums on the device; nothing waits for it until :meth:`means`."""
+    """Running sums on the device, one vector a term; nothing waits for them until :meth:`means`."""
 
+    coefs: dict[str, float]
+    names: dict[str, list[str]] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, name: str, total: Tensor, count: Tensor | None = None) -> None:
-        total = total.detach()
-        self.sums[name] = self.sums[name] + total if name in self.sums else total
-        if count is not None:
-            self.counts[name] = self.counts[name] + count if name in self.counts else count
+    def add(self, term: str, names: Sequence[str], totals: Tensor) -> None:
+        """Add ``totals [K]`` to those of a term; its loss, what its metrics are divided by, and those."""
+        self.names[term] = list(names)
+        self.sums[term] = self.sums[term] + totals if term in self.sums else totals
 
     def means(self, ranks: Ranks) -> dict[str, float]:
-        """Sums over ranks, divided by their counts where they have one; 0 where the count is 0."""
-        names = [*self.sums, *self.counts]
-        tensors = [*self.sums.values(), *self.counts.values()]
-        values = torch.stack([t.to(tensors[0].device, _exact(t)) for t in tensors]).tolist() if tensors else []
-        mine = list(zip(names, values, strict=True))
-        sums, counts = dict(mine[: len(self.sums)]), dict(mine[len(self.sums) :])
-        if ranks.count > 1:
-            gathered = ranks.gather((sums, counts))
-            sums = _added([s for s, _ in gathered])
-            counts = _added([c for _, c in gathered])
-        return {n: s / counts[n] if counts.get(n) else (0.0 if n in counts else s) for n, s in sums.items()}
+        """``loss``, ``term/loss`` and each term's metrics over all ranks; 0 where nothing was counted."""
+        seen = [t for t in self.coefs if t in self.sums]
+        first = self.sums[seen[0]] if seen else None
+        values = torch.cat([self.sums[t].to(first) for t in seen]).tolist() if first is not None else []
+        mine = {(t, n): values.pop(0) for t in seen for n in self.names[t]}
+        sums = _added(ranks.gather(mine)) if ranks.count > 1 else mine
+        found = {"loss": sum(c * sums.get((t, "loss"), 0.0) for t, c in self.coefs.items())}
+        found |= {f"{t}/loss": 0.0 for t in self.coefs}
+        for (term, name), value in sums.items():
+            if name != COUNT:
+                below = 1.0 if name == "loss" else sums[term, COUNT]
+                found[f"{term}/{name}"] = value / below if below else 0.0
+        return found
 
 
-def _added(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+COUNT = "#"
+"""The name of the sum that a term's metrics are divided by."""
+
+
+def _added(parts: Sequence[dict[Any, float]]) -> dict[Any, float]:
     return {n: sum(p.get(n, 0.0) for p in parts) for n in dict.fromkeys(k for p in parts for k in p)}
 
 
 def _exact(x: Tensor) -> torch.dtype:
     """float64 where the device has it: token counts beyond 2**24 stay exact."""
     return torch.float32 if x.device.type == "mps" else torch.float64
+
+
+class Count(NamedTuple):
+    """The weights of a term's elements in each part; what its loss is divided by, and their sum, over all ranks."""
+
+    weights: list[Tensor]
+    denominator: Tensor
+    mass: Tensor
 
 
 @dataclass
@@ -81,44 +95,45 @@ class Accumulator:
             metrics (``loss``, and for each term ``name/loss`` and its own), and how much was trained on all ranks:
             0 means that every term was fully masked and no gradient exists.
         """
-        totals, trained = Totals(), 0.0
+        named = list(zip(unique_names(terms), terms, strict=True))
+        totals, trained, empty = Totals({n: t.coef for n, t in named}), 0.0, {}
         streams: dict[tuple[int, str, str], list[tuple[str, Term]]] = {}
-        for name, term in zip(unique_names(terms), terms, strict=True):
+        for name, term in named:
             # Terms on the same rows and weights share one forward; one that takes two passes walks alone.
             alone = name if self.two_passes(term) else ""
             streams.setdefault((id(term.data), term.view, alone), []).append((name, term))
         for (_, _, alone), stream in streams.items():
             scopes = {t.spec.scope for _, t in stream}
             parts = _parts(stream[0][1].data, scopes, self.micro_batch)
-            counted = {name: self._denominators(term, parts) for name, term in stream}
-            trained += sum(float(d) for d, _ in counted.values())
-            for name, (_, mass) in counted.items():
-                totals.add("loss", torch.zeros_like(mass))
-                totals.add(f"{name}/loss", torch.zeros_like(mass))
-                totals.add(f"{name}/empty", (mass == 0).to(mass.dtype) / self.ranks.count)
+            counted = {name: self._count(term, parts) for name, term in stream}
+            for name, count in counted.items():
+                denominator, mass = torch.stack([count.denominator, count.mass]).tolist()
+                trained += denominator
+                empty[f"{name}/empty"] = float(mass == 0)
             if alone:
-                self._coupled(*stream[0], parts, counted[stream[0][0]][0], totals)
+                self._coupled(*stream[0], parts, counted[stream[0][0]].denominator, totals)
             else:
-                for part in parts:
-                    self._one(stream, part, {n: d for n, (d, _) in counted.items()}, totals)
-        return totals.means(self.ranks), trained
+                for i, part in enumerate(parts):
+                    self._one(stream, part, {n: (c.weights[i], c.denominator) for n, c in counted.items()}, totals)
+        return totals.means(self.ranks) | empty, trained
 
     def two_passes(self, term: Term) -> bool:
         """Whether the term couples rows that are not all in one forward pass of one process."""
         divided = self.micro_batch is not None and len(term.data) > self.micro_batch
         return term.spec.scope == "batch" and (divided or self.ranks.count > 1)
 
-    def _denominators(self, term: Term, parts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
-        """What the loss is divided by, and the mass of its weights, over all parts and ranks."""
+    def _count(self, term: Term, parts: Sequence[Rollout]) -> Count:
+        """The weights of a term, and what they come to over all parts and ranks."""
         device = term.data.mask.device
         zero = torch.zeros((), dtype=_exact(term.data.mask), device=device)
-        total = torch.stack([zero, zero])
+        total, every = torch.stack([zero, zero]), []
         for part in parts:
-            weights = term.weights(part).to(zero.dtype)
+            every.append(term.weights(part))
+            weights = every[-1].to(zero.dtype)
             below = normaliser(weights, term.spec.per, term.reduce, length=term.length)
             total = total + torch.stack([below.to(zero.dtype), weights.sum()])
         total = self.ranks.sum(total)
-        return total[0], total[1]
+        return Count(every, total[0], total[1])
 
     def evaluate(self, view: str, part: Rollout, names: Sequence[Want]) -> dict[str, Tensor]:
         """The live tensors of a part, in single precision at least."""
@@ -132,17 +147,20 @@ class Accumulator:
         return forward(model, part, names, self.precision)
 
     def _one(
-        self, stream: Sequence[tuple[str, Term]], part: Rollout, denominators: dict[str, Tensor], totals: Totals
+        self,
+        stream: Sequence[tuple[str, Term]],
+        part: Rollout,
+        counted: dict[str, tuple[Tensor, Tensor]],
+        totals: Totals,
     ) -> None:
         """Forward once, backward once, for all terms of a stream on one part."""
-        live = self.evaluate(stream[0][1].view, part, list(dict.fromkeys(w for _, t in stream for w in t.live())))
+        live = self.evaluate(stream[0][1].view, part, list(dict.fromkeys(w for _, t in stream for w in t.live)))
         losses = []
         for name, term in stream:
-            loss = term.call(part, {k: live[k] for k in map(_key, term.live())})
-            weights = term.weights(part)
-            reduced = term.coef * reduce_loss(loss.value, weights, denominators[name])
-            _record(totals, name, term, loss, weights, denominators[name])
-            losses.append(reduced)
+            loss = term.call(part, {k: live[k] for k in map(_key, term.live)})
+            reduced = reduce_loss(loss.value, *counted[name])
+            _record(totals, name, loss, counted[name][0], reduced)
+            losses.append(term.coef * reduced)
         total = torch.stack([x.to(losses[0].dtype) for x in losses]).sum()
         if total.requires_grad:
             self.backward(total)
@@ -150,23 +168,23 @@ class Accumulator:
     def _coupled(self, name: str, term: Term, parts: Sequence[Rollout], denominator: Tensor, totals: Totals) -> None:
         """A loss that couples the whole batch, on all parts and ranks, by two passes; see :meth:`two_passes`."""
         with torch.no_grad():
-            seen = [self.evaluate(term.view, part, term.live()) for part in parts]
+            seen = [self.evaluate(term.view, part, term.live) for part in parts]
         mine = [_bare(part, live) for part, live in zip(parts, seen, strict=True)]
         shares = self.ranks.gather(Rollout.cat(mine).to("cpu")) if self.ranks.count > 1 else [Rollout.cat(mine)]
         whole = Rollout.cat(shares, regroup=True).to(term.data.mask.device)
         first = sum(len(s) for s in shares[: self.ranks.index])
-        leaves = {k: whole.tensors[f"live/{k}"].detach().requires_grad_() for k in map(_key, term.live())}
+        leaves = {k: whole.tensors[f"live/{k}"].detach().requires_grad_() for k in map(_key, term.live)}
         loss = term.call(whole, leaves)
         weights = term.weights(whole)
-        value = term.coef * reduce_loss(loss.value, weights, denominator)
+        value = reduce_loss(loss.value, weights, denominator)
         if self.ranks.main:
-            _record(totals, name, term, loss, weights, denominator)
+            _record(totals, name, loss, weights, value)
         wanted = list(leaves)
-        found = torch.autograd.grad(value, [leaves[k] for k in wanted], allow_unused=True)
+        found = torch.autograd.grad(term.coef * value, [leaves[k] for k in wanted], allow_unused=True)
         pulls = {k: g for k, g in zip(wanted, found, strict=True) if g is not None}
         row = first
         for part in parts:
-            live = self.evaluate(term.view, part, [w for w in term.live() if _key(w) in pulls])
+            live = self.evaluate(term.view, part, [w for w in term.live if _key(w) in pulls])
             products = []
             for k, g in pulls.items():
                 g_part = g[row : row + len(part)]
@@ -181,21 +199,13 @@ def _key(want: Want) -> str:
     return want if isinstance(want, str) else want.__name__
 
 
-def _record(totals: Totals, name: str, term: Term, loss: Loss, weights: Tensor, denominator: Tensor) -> None:
+def _record(totals: Totals, name: str, loss: Loss, weights: Tensor, reduced: Tensor) -> None:
     """Sums of the loss and its metrics; metrics are means under the loss's own weights."""
     exact = weights.to(_exact(weights))
-    value = reduce_loss(loss.value.detach(), weights, 1.0).to(exact.dtype)
-    value = value / denominator.clamp(min=torch.finfo(exact.dtype).tiny)
-    totals.add(f"{name}/loss", value)
-    totals.add("loss", term.coef * value)
-    if not loss.metrics:
-        return
-    count = exact.sum()
-    # All metrics in one pass: with small models, many small sums would take longer than the step.
-    every = torch.stack([values.detach().to(exact.dtype) for values in loss.metrics.values()])
+    # All of them in one pass: with small models, many small sums would take longer than the step.
+    every = torch.stack([torch.ones_like(exact), *(v.detach().to(exact.dtype) for v in loss.metrics.values())])
     sums = torch.where(exact != 0, every * exact, torch.zeros_like(every)).flatten(1).sum(1)
-    for metric, total in zip(loss.metrics, sums.unbind(), strict=True):
-        totals.add(f"{name}/{metric}", total, count)
+    totals.add(name, ["loss", COUNT, *loss.metrics], torch.cat([reduced.detach().to(exact.dtype)[None], sums]))
 
 
 def _bare(part: Rollout, live: dict[str, Tensor]) -> Rollout:

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rewardkit.policies.weights import same_names, tensors_of
 from rewardkit.protocols import Model
 from rewardkit.registry import entry
 from rewardkit.training.accumulate import Accumulator
@@ -110,6 +111,7 @@ class Learner:
         if gradient_checkpointing:
             enable_checkpointing(self.module)
         self.params = _trainable(self.module, trainable)
+        self._every, self._mine = list(self.module.parameters()), {id(p) for p in self.params.values()}
         self.device = next(iter(self.params.values())).device
         self.optimizer = make_optimizer(self.params, optimizer, lr, weight_decay)
         self._base_lr = [float(g["lr"]) for g in self.optimizer.param_groups]
@@ -194,6 +196,8 @@ class Learner:
         finite = norm - norm == 0.0
         if finite or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
+            # A fused kernel leaves the tensors' versions as they were, and they tell which log-probs are stale.
+            torch.autograd.graph.increment_version(params)
         self.scaler.update()
         if finite:
             self._skipped_in_a_row = 0
@@ -212,9 +216,8 @@ class Learner:
     @contextmanager
     def _focus(self) -> Iterator[None]:
         """Only this learner's parameters require gradients, and none is left behind: learners may share a module."""
-        mine = {id(p) for p in self.params.values()}
-        every = list(self.module.parameters())
-        changed = [p for p in every if p.requires_grad != (id(p) in mine)]
+        every = self._every
+        changed = [p for p in every if p.requires_grad != (id(p) in self._mine)]
         for p in changed:
             p.requires_grad_(not p.requires_grad)
         for p in every:
@@ -235,8 +238,9 @@ class Learner:
         return twin
 
     @torch.no_grad()
-    def load(self, other: Learner | Model, *, optimizer: Literal["keep", "reset"]) -> None:
-        """Take the weights of ``other``; the optimiser's moments are kept or reset. Counters stay."""
+    def load(self, other: Learner | Model | Mapping[str, Tensor], *, optimizer: Literal["keep", "reset"]) -> None:
+        """Take the weights of ``other``, or those that :func:`rewardkit.policies.weights.read` gave and
+        :mod:`rewardkit.merging` merged; the optimiser's moments are kept or reset. Counters stay."""
         if optimizer not in ("keep", "reset"):
             raise ValueError(f"optimizer must be 'keep' or 'reset', not {optimizer!r}")
         for mine, theirs in self._matched(other):
@@ -251,11 +255,10 @@ class Learner:
             if mine.is_floating_point():
                 mine.lerp_(theirs.to(mine.device, mine.dtype), w)
 
-    def _matched(self, other: Learner | Model) -> list[tuple[Tensor, Tensor]]:
-        mine, theirs = _tensors(self.module), _tensors(other.module)
-        if mine.keys() != theirs.keys():
-            odd = sorted(mine.keys() ^ theirs.keys())
-            raise ValueError(f"the two models have different parameters: {odd[:5]}{' ...' if len(odd) > 5 else ''}")
+    def _matched(self, other: Learner | Model | Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        mine = tensors_of(self.module)
+        theirs = other if isinstance(other, Mapping) else tensors_of(other.module)
+        same_names(mine, theirs)
         return [(mine[n], theirs[n]) for n in mine]
 
     def state_dict(self) -> dict[str, Any]:
@@ -265,7 +268,7 @@ class Learner:
         """
         frozen = {n for n, _ in self.module.named_parameters()} - set(self.params)
         return {
-            "weights": {n: t.detach() for n, t in _tensors(self.module).items() if n not in frozen},
+            "weights": {n: t.detach() for n, t in tensors_of(self.module).items() if n not in frozen},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "counters": {
@@ -284,7 +287,7 @@ class Learner:
         Raises:
             ValueError: if the weights are another model's.
         """
-        own = _tensors(self.module)
+        own = tensors_of(self.module)
         unknown = sorted(set(state["weights"]) - set(own))
         absent = sorted(set(self.params) - set(state["weights"]))
         if unknown or absent:
@@ -297,13 +300,6 @@ class Learner:
         counters = state["counters"]
         self.steps, self.skipped, self.empty = counters["steps"], counters["skipped"], counters["empty"]
         self._skipped_in_a_row, self.total_steps = counters["skipped_in_a_row"], counters["total_steps"]
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters (tied ones once) and the buffers that a checkpoint holds, by name."""
-    params = dict(module.named_parameters())
-    saved = module.state_dict(keep_vars=True)
-    return params | {n: b for n, b in module.named_buffers() if n in saved}
 
 
 def _trainable(module: nn.Module, pattern: str | None) -> dict[str, nn.Parameter]:

@@ -30,7 +30,7 @@ def forward(model: Model, rollout: Rollout, want: Sequence[Want], precision: Pre
 
 
 def enable_checkpointing(module: nn.Module) -> None:
-    """Switch gradient checkpointing on, as transformers does it, without re-entrance.
+    """Switch gradient checkpointing on, as transformers or diffusers does it, without re-entrance.
 
     Raises:
         ValueError: if no part of the module can.
@@ -39,6 +39,10 @@ def enable_checkpointing(module: nn.Module) -> None:
         switch: Any = getattr(part, "gradient_checkpointing_enable", None)
         if callable(switch):
             switch(gradient_checkpointing_kwargs={"use_reentrant": False})
+            return
+        switch = getattr(part, "enable_gradient_checkpointing", None)
+        if callable(switch):
+            switch()
             return
     raise ValueError(f"gradient_checkpointing: {type(module).__name__} has no gradient_checkpointing_enable()")
 
@@ -69,7 +73,8 @@ def training_mode(module: nn.Module, *, dropout: bool, checkpointing: bool) -> I
     finally:
         for part, name, value in held:
             setattr(part, name, value)
-        _switch(module, False)
+        if dropout or checkpointing:
+            _switch(module, False)
 
 
 def _switch(module: nn.Module, training: bool) -> None:

@@ -32,7 +32,9 @@ def make_optimizer(
     matrices = [p for p in params.values() if p.ndim >= 2]
     vectors = [p for p in params.values() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr)
+    # One kernel over all parameters where there is one: with small models the loop over them takes more than the step.
+    fused = all(p.device.type in ("cpu", "cuda") for p in params.values())
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=fused)
 
 
 def schedule_factor(step: int, schedule: Schedule, warmup: float, total: int | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class Term:
     want: tuple[Callable[..., Tensor] | Against, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, column in self.columns().items():
+        for name, column in self.columns.items():
             if self.spec.per == "pair" and column.of == "row":
                 raise ValueError(
                     f"term {self.name!r}: {name} has one entry a pair, and the column {column.name!r} one a row: say "
@@ -74,7 +75,7 @@ class Term:
                 )
         live = LIVE | {f.__name__ for f in self.want}
         missing = sorted(self.required() - live - {"pairs"} - self.data.names() - set(self.data.segments))
-        if "pairs" in self.wanted() and "rank" not in self.data:
+        if "pairs" in self.wanted and "rank" not in self.data:
             missing.append("rank")
         if missing:
             hints = "; ".join(f"{m!r} is attached by {ATTACH.get(m, 'rollout.with_tensors(...)')}" for m in missing)
@@ -88,40 +89,49 @@ class Term:
         """The objective's name."""
         return name_of(self.objective)
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         """The objective's declaration."""
         return spec(self.objective)
 
+    @cached_property
     def wanted(self) -> set[str]:
         """Every name that the objective can take."""
         return set(needs(self.objective)) | ({"pairs"} if self.spec.per == "pair" else set())
 
+    @cached_property
+    def reads(self) -> set[str]:
+        """Every name that it may read of the rollout."""
+        return self.wanted | {c.name for c in self.columns.values()} | {"rank"}
+
     def required(self) -> set[str]:
         """The names without which it cannot be called, columns included."""
-        found = {c.name for c in self.columns().values()}
+        found = {c.name for c in self.columns.values()}
         for p in parameters(self.objective):
             if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and p.default is inspect.Parameter.empty:
                 found.add(p.name)
         return found
 
+    @cached_property
     def columns(self) -> dict[str, Column]:
         """Hyper-parameters that are read from the rollout."""
         return {p.name: p.default for p in parameters(self.objective) if isinstance(p.default, Column)}
 
+    @cached_property
     def live(self) -> list[Want]:
         """What the model must compute."""
-        return [*sorted(self.wanted() & LIVE), *self.want]
+        return [*sorted(self.wanted & LIVE), *self.want]
 
     def call(self, part: Rollout, live: Mapping[str, Tensor]) -> Loss:
         """The objective on ``part``: stored tensors, segments and derived names, and the live ones before all others.
 
         What is stored outside the mask and not finite is read as 0.
         """
-        asked = self.wanted() | {c.name for c in self.columns().values()}
-        names: dict[str, Any] = {n: _finite(part[n], part.mask) for n in part.names() & asked}
+        names: dict[str, Any] = {n: part[n] for n in part.names() & self.reads}
+        if bool((part.mask == 0).any()):
+            names = {n: _finite(x, part.mask) for n, x in names.items()}
         names |= part.segments
-        if "pairs" in self.wanted():
+        if "pairs" in self.wanted:
             names["pairs"] = pairs_of(part.group, part["rank"])
         computed = LIVE | {f.__name__ for f in self.want}
         return call(self.objective, {k: v for k, v in names.items() if k not in computed} | dict(live))

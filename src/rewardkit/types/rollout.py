@@ -165,16 +165,24 @@ class Rollout:
             cost=Cost(),
         )
 
-    def split(self, size: int) -> Iterator[Rollout]:
+    def split(self, size: int, order: Tensor | None = None) -> Iterator[Rollout]:
         """Consecutive parts of at most ``size`` rows that never divide a group; a larger group stays whole.
 
         Rows of a group need not stand together: they are gathered, in order of the group's first row.
+
+        Args:
+            order: long ``[B]``, the rows as they are walked; default as they stand.
         """
         if size < 1:
             raise ValueError(f"Rollout.split needs a size of at least 1, not {size}")
+        order = torch.arange(len(self)) if order is None else order.cpu()
+        numbers = self.group.tolist()
         members: dict[int, list[int]] = {}
-        for row, group in enumerate(self.group.tolist()):
-            members.setdefault(group, []).append(row)
+        for row in order.tolist():
+            members.setdefault(numbers[row], []).append(row)
+        if len(members) == len(self):
+            yield from (self.select(rows) for rows in order.split(size))
+            return
         part: list[int] = []
         for rows in members.values():
             if part and len(part) + len(rows) > size:

@@ -13,7 +13,7 @@ from rewardkit.types.sample import Cost
 
 OK, ERROR, MISSING = 0, 1, 2
 """Row status of :class:`Scores`: scored; the grader failed; not labelled yet."""
-DENSE_AXES = ("token", "step", "extent")
+DENSE_AXES = ("token", "step", "turn", "extent")
 
 
 @dataclass(eq=False)
@@ -23,8 +23,8 @@ class Scores:
     Args:
         outcome: float ``[B]``, one score a row; ``None`` for a purely dense reward. Rows that are not OK hold 0
             and must not be read.
-        dense: scores along an axis: ``token`` ``[B, T]``, ``step`` ``[B, S]`` (``S`` numbers the segments
-            ``rollout.segments["step"]``), ``extent`` (the output's own axes: pixels, frames).
+        dense: scores along an axis: ``token`` ``[B, T]``, ``step`` or ``turn`` ``[B, S]`` (``S`` numbers the segments
+            ``rollout.segments`` of that name), ``extent`` (the output's own axes: pixels, frames).
         parts, weights: for a composed reward, every component with its weight, each at its own resolution.
         std: float ``[B]``, the reward's own uncertainty in the units of ``outcome``.
         why: a rationale or error message a row.

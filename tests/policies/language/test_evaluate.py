@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from rewardkit.objectives.policy import full_kl
 from rewardkit.policies.language import LanguagePolicy, Sampling, head
+from rewardkit.protocols import Against
 from rewardkit.types import Rollout, Sample
 
 SAMPLES = [
@@ -280,3 +282,24 @@ def test_exact_kl_against_the_adapter_off_is_zero_for_a_fresh_adapter(lora: Call
     assert float(found.detach().min()) > 0
     found.sum().backward()
     assert any(p.grad is not None and bool(p.grad.any()) for n, p in policy.module.named_parameters() if "lora" in n)
+
+
+def test_a_function_of_several_other_policies_gets_them_in_order(make: Callable[..., LanguagePolicy]) -> None:
+    """Two others in one pass of the head, chunked or not, are each what they are alone."""
+    policy, one, two = (make("llama", chunk=3, keep_start=False) for _ in range(3))
+    with torch.no_grad():
+        for scale, other in ((0.8, one), (1.3, two)):
+            for p in other.module.parameters():
+                p.mul_(scale)
+    rollout = policy.encode(SAMPLES)
+
+    def apart(logits: Tensor, first: Tensor, second: Tensor, targets: Tensor) -> Tensor:
+        logps = [x.log_softmax(-1).gather(-1, targets[:, None])[:, 0] for x in (logits, first, second)]
+        return torch.stack([logps[1] - logps[0], logps[2] - logps[0]], -1)
+
+    found = policy.evaluate(rollout, ("logps", Against(apart, one, two)))
+    for i, other in enumerate((one, two)):
+        wanted = other.evaluate(rollout)["logps"] - found["logps"]
+        torch.testing.assert_close(found["apart"][..., i], wanted, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="another policy"):
+        Against(apart)

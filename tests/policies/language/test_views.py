@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from rewardkit.merging import ema
 from rewardkit.policies.language import LanguagePolicy, Sampling
+from rewardkit.policies.weights import read, write
 from rewardkit.protocols import Policy
+from rewardkit.training.reference import attach_reference
 from rewardkit.types import Rollout, Sample
 
 Make = Callable[..., LanguagePolicy]
@@ -216,3 +219,26 @@ class TestAdapter:
         tuned = get_peft_model(base.module, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
         with pytest.raises(ValueError, match="LoRA"):
             LanguagePolicy(tuned, base.tokenizer)
+
+
+def test_a_view_that_is_written_to_has_a_new_version_and_the_live_policy_stays(policy: LanguagePolicy) -> None:
+    """Cached reference log-probs are keyed by the version: a moving average must not keep its first one."""
+    rollout, anchor = policy.encode(SAMPLES), policy.keep("ema")
+    cached = attach_reference(rollout, anchor)
+    assert attach_reference(cached, anchor) is cached
+    one_step(policy)
+    live, start, before = logps(policy, rollout), logps(policy.at("start"), rollout), anchor.version
+    write(anchor, ema(read(anchor), read(policy), 0.5))
+    assert anchor.version != before
+    moved = attach_reference(cached, anchor)
+    assert not torch.allclose(moved["ref_logps"], cached["ref_logps"], atol=1e-3)
+    assert torch.equal(logps(policy, rollout), live)
+    assert torch.equal(logps(policy.at("start"), rollout), start)
+    write(anchor, read(policy))
+    assert torch.allclose(logps(anchor, rollout), live, atol=1e-6)
+
+
+def test_a_view_without_weights_of_its_own_cannot_be_written_to(lora: Make) -> None:
+    policy = lora()
+    with pytest.raises(ValueError, match="live policy's own weights"):
+        write(policy.at("start"), read(policy))

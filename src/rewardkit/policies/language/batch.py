@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,18 +13,30 @@ from torch import Tensor, nn
 from rewardkit.types import Rollout
 
 Side = Literal["left", "right"]
-Row = tuple[list[int], list[int]]
-"""Ids of a prompt and ids of its output."""
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Row(NamedTuple):
+    """Ids of a prompt and ids of its output; ``media``: tensors that the model reads beside them, by its own names."""
+
+    prompt: list[int]
+    output: list[int]
+    media: Mapping[str, Tensor] = NOTHING
 
 
 class Padded(NamedTuple):
     """``ids``, ``mask`` (1 where a token stands) and ``positions`` (restarting at the first token), long ``[B, L]``;
-    ``first`` long ``[B]``, the column of each row's first token."""
+    ``first`` long ``[B]``, the column of each row's first token.
+
+    ``media``: what else the model's ``forward`` takes for these rows. A model that gives images positions of their own
+    has ``positions`` ``[axes, B, L]``.
+    """
 
     ids: Tensor
     mask: Tensor
     positions: Tensor
     first: Tensor
+    media: Mapping[str, Tensor] = NOTHING
 
 
 def pad(rows: Sequence[Sequence[int]], side: Side, device: torch.device, fill: int = 0) -> Padded:
@@ -47,7 +60,7 @@ def pad(rows: Sequence[Sequence[int]], side: Side, device: torch.device, fill: i
 
 def forward_inputs(module: nn.Module, batch: Padded) -> dict[str, Any]:
     """Keyword arguments for a transformer: positions only where its ``forward`` takes them."""
-    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+    inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, **batch.media}
     if accepts(module, "position_ids"):
         inputs["position_ids"] = batch.positions
     return inputs
@@ -66,7 +79,7 @@ def without_cache(module: nn.Module) -> dict[str, Any]:
 def response_positions(batch: Padded, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     """Row and column, long ``[N]`` each, of every output token; the state before it is one column to the left."""
     first = batch.first.tolist()
-    pairs = [(i, first[i] + len(p) + t) for i, (p, o) in enumerate(rows) for t in range(len(o))]
+    pairs = [(i, first[i] + len(r.prompt) + t) for i, r in enumerate(rows) for t in range(len(r.output))]
     index = torch.tensor(pairs, device=batch.ids.device)
     return index[:, 0], index[:, 1]
 
@@ -82,7 +95,7 @@ def over_rows(
     """Evaluate a rollout's rows in batches of similar length and put the results in their places.
 
     Args:
-        rollout: with ``prompt_ids`` and ``output_ids`` in its inputs.
+        rollout: with ``prompt_ids`` and ``output_ids`` in its inputs, and ``media`` where its prompts show more.
         names: of the results. run: rows to one ``[N, ...]`` a name, ``N`` output tokens in order.
         max_tokens: padded tokens of one batch.
 
@@ -95,11 +108,12 @@ def over_rows(
     if "prompt_ids" not in rollout.inputs:
         raise KeyError("this rollout has no token ids: encode its samples with the policy first")
     prompts, outputs = rollout.inputs["prompt_ids"], rollout.inputs["output_ids"]
+    media = rollout.inputs.get("media", [NOTHING] * len(prompts))
     (size, width), places, parts = rollout.mask.shape, [], []
     rows = [i for i in range(size) if outputs[i]]
     for batch in by_length([len(prompts[i]) + len(outputs[i]) for i in rows], max_tokens):
         chosen = [rows[i] for i in batch]
-        parts.append(run([(prompts[i], outputs[i]) for i in chosen]))
+        parts.append(run([Row(prompts[i], outputs[i], media[i]) for i in chosen]))
         places += [i * width + t for i in chosen for t in range(len(outputs[i]))]
     if not parts:
         return {name: torch.zeros(size, width, device=device) for name in names}

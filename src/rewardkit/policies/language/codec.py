@@ -10,6 +10,8 @@ The context that generates is ``ids(prompt)``, and what is trained is exactly wh
 * **Messages.** The template must render the prompt as a prefix of the whole dialogue, or :class:`ValueError` says so.
   What other roles wrote inside an output is not trained. What a template puts after the turn's EOS is dropped. A reply
   that was cut ends where its content ends: it has no end mark of the template.
+* **Turns.** What the environment says between two turns is what the template puts there. A row that was sampled keeps
+  the ids that were sampled: no turn is ever tokenised again from its text.
 * **EOS.** A completion with ``ended="done"`` ends with one EOS, the first of those it ends with, or the tokenizer's
   where it has none; one that was cut, or failed, with none. An EOS in its middle is the text's own and stays.
 """
@@ -18,11 +20,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from rewardkit.policies.language.tool_calls import FORMATS, assistant, for_template, tools_of
 from rewardkit.types import Sample
 
 Truncation = Literal["raise", "left", "right"]
+
+REWRITES = (
+    "the chat template does not render a dialogue's beginning as a prefix of the dialogue (it trims or drops earlier "
+    "text), so the prompt at training is not the prompt at sampling; turn {turn}"
+)
 
 
 @dataclass(frozen=True)
@@ -35,16 +43,22 @@ class Codec:
         truncation: what happens to a row over ``max_length``: ``raise``; ``left`` drops the oldest tokens of the
             prompt (a leading BOS stays), and the end of the completion where it does not fit by itself; ``right``
             drops the end of the completion. A completion that lost its end is ``cut`` and has no EOS.
+        tool_format: how the model writes tool calls, a name in :data:`rewardkit.policies.language.tool_calls.FORMATS`.
     """
 
     tokenizer: Any
     eos_ids: frozenset[int]
     max_length: int | None = None
     truncation: Truncation = "raise"
+    tool_format: str = "hermes"
+    parts: ClassVar[frozenset[str]] = frozenset()
+    """Types of message parts that a prompt may have instead of text alone."""
 
     def __post_init__(self) -> None:
         if self.truncation not in ("raise", "left", "right"):
             raise ValueError(f"truncation must be 'raise', 'left' or 'right', not {self.truncation!r}")
+        if self.tool_format not in FORMATS:
+            raise ValueError(f"tool_format must be one of {sorted(FORMATS)}, not {self.tool_format!r}")
 
     def prompt(self, prompt: Any) -> list[int]:
         """Ids of a prompt, at least one.
@@ -56,7 +70,7 @@ class Codec:
         if isinstance(prompt, str):
             ids = self._text(prompt)
         else:
-            ids = self._plain(self._render(_messages(prompt, "prompt"), generation=True))
+            ids = self._plain(self._render(_messages(prompt, "prompt", self.parts), generation=True))
             bos = self.tokenizer.bos_token_id
             if bos is not None and ids[:2] == [bos, bos]:
                 raise ValueError("the chat template writes BOS twice: remove bos_token from the template or a message")
@@ -89,8 +103,30 @@ class Codec:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def output(self, prompt: Any, text: str) -> Any:
-        """An output in the form of its prompt: text for text, one assistant message for messages."""
-        return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+        """An output in the form of its prompt: text for text, one assistant message for messages.
+
+        Where the prompt offers tools, calls in the text become ``tool_calls``.
+        """
+        if isinstance(prompt, str):
+            return text
+        return [assistant(text, FORMATS[self.tool_format] if tools_of(prompt) else None)]
+
+    def between(self, prompt: Any, reply: Sequence[dict[str, Any]], said: Sequence[dict[str, Any]]) -> list[int]:
+        """The ids between the assistant's last turn and its next: what the template puts behind the EOS, then ``said``.
+
+        Args:
+            prompt, reply: messages; the reply ends with the assistant's turn. said: the environment's messages.
+
+        Raises:
+            ValueError: for a template that rewrites earlier turns when later ones follow.
+        """
+        before, past = self._render([*prompt, *reply], generation=False), [*prompt, *reply, *said]
+        whole = self._render(past, generation=True)
+        begin = self._render([*prompt, *reply[:-1]], generation=True)
+        if not (whole.startswith(before) and before.startswith(begin)):
+            raise ValueError(REWRITES.format(turn=len(prompt) + len(reply) - 1))
+        _, tail = self._turn(begin, before[len(begin) :])
+        return tail + self._continue(before, whole[len(before) :])
 
     def _plain(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
@@ -123,12 +159,12 @@ class Codec:
             end -= 1
         return ids[:end] + (ids[end : end + 1] or [self.tokenizer.eos_token_id] if done else [])
 
-    def _render(self, messages: list[dict[str, Any]], *, generation: bool) -> str:
+    def _render(self, messages: list[dict[str, Any]], *, generation: bool, **options: Any) -> str:
         if self.tokenizer.chat_template is None:
             raise ValueError(
                 "messages need a chat template and this tokenizer has none: set tokenizer.chat_template, or use text"
             )
-        return render(self.tokenizer, messages, add_generation_prompt=generation)
+        return render(self.tokenizer, messages, add_generation_prompt=generation, **options)
 
     def _dialogue(
         self, prompt: list[dict[str, Any]], reply: list[dict[str, Any]], done: bool
@@ -143,25 +179,26 @@ class Codec:
             begin = self._render(prompt + reply[:k], generation=True)
             end = self._render(prompt + reply[: k + 1], generation=False)
             if not (whole.startswith(begin) and whole.startswith(end)):
-                raise ValueError(
-                    "the chat template does not render a dialogue's beginning as a prefix of the dialogue (it trims "
-                    "or drops earlier text), so the prompt at training is not the prompt at sampling; "
-                    f"turn {len(prompt) + k}"
-                )
+                raise ValueError(REWRITES.format(turn=len(prompt) + k))
             between = self._continue(whole[:at], whole[at : len(begin)])
             last = k == len(reply) - 1
             tail: list[int] = []
-            if last and not done:
-                spoken = render(self.tokenizer, prompt + reply, continue_final_message=True)[len(begin) :]
+            if last and not done and "tool_calls" not in message:
+                spoken = self._render(prompt + reply, generation=False, continue_final_message=True)[len(begin) :]
                 turn = self._closed(self._continue(begin, spoken), False)
             else:
-                turn = self._continue(begin, whole[len(begin) : len(end)])
-                stop = max((i + 1 for i, t in enumerate(turn) if t in self.eos_ids), default=len(turn))
-                turn, tail = (self._closed(turn[:stop], True), []) if last else (turn[:stop], turn[stop:])
+                turn, tail = self._turn(begin, whole[len(begin) : len(end)])
+                turn, tail = (self._closed(turn, done), []) if last else (turn, tail)
             ids += between + turn + tail
             weights += [0.0] * len(between) + [1.0] * len(turn) + [0.0] * len(tail)
             at = len(end)
         return ids, weights
+
+    def _turn(self, begin: str, text: str) -> tuple[list[int], list[int]]:
+        """Ids of a turn up to its EOS, and of what the template puts after that."""
+        ids = self._continue(begin, text)
+        stop = max((i + 1 for i, t in enumerate(ids) if t in self.eos_ids), default=len(ids))
+        return ids[:stop], ids[stop:]
 
     def _fit(self, prompt: list[int], ids: list[int], weights: list[float]) -> tuple[list[int], list[int], list[float]]:
         limit = self.max_length
@@ -189,30 +226,42 @@ class Codec:
 def render(tokenizer: Any, messages: list[dict[str, Any]], **options: Any) -> str:
     """Messages as the text that the tokenizer's chat template makes of them; ``options`` are the template's.
 
+    Tools that the messages offer are handed to it as ``tools``.
+
     Raises:
         ValueError: with the template's own words, for messages that it refuses.
     """
     from jinja2 import TemplateError
 
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        tools = tools_of(messages)
+        options |= {"tools": tools} if tools else {}
+        return tokenizer.apply_chat_template(for_template(messages), tokenize=False, **options)
     except TemplateError as error:
         raise ValueError(f"the chat template refuses messages that begin {str(messages)[:60]!r}: {error}") from error
 
 
-def _messages(value: Any, what: str) -> list[dict[str, Any]]:
-    """Messages, checked: a non-empty list of ``{"role", "content"}`` with text content."""
+def _messages(value: Any, what: str, parts: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+    """Messages, checked: a non-empty list of ``{"role", "content"}`` with text content, or a list of these parts."""
     if not isinstance(value, (list, tuple)) or not value:
         raise TypeError(f"a language {what} is text or a list of messages, not {type(value).__name__}")
     for i, m in enumerate(value):
-        if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
-            raise TypeError(f"message {i} of the {what} must have a text 'role' and a text 'content': {m!r:.80}")
+        if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not _readable(m.get("content"), parts):
+            besides = f", or parts of the types {sorted(parts)}" if parts else ""
+            raise TypeError(
+                f"message {i} of the {what} must have a text 'role' and a text 'content'{besides}: {m!r:.80}"
+            )
     if what == "prompt" and value[-1]["role"] == "assistant":
         raise ValueError(
             "a prompt ends before the assistant speaks; put the assistant's beginning into Sample.output with "
             "ended='cut'"
         )
     return list(value)
+
+
+def _readable(content: Any, parts: frozenset[str]) -> bool:
+    listed = isinstance(content, list) and all(isinstance(p, dict) and p.get("type") in parts for p in content)
+    return isinstance(content, str) or (bool(parts) and listed)
 
 
 def _reply(output: Any) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ class Critic:
     def from_policy(cls, policy: Any, *, seed: int = 0, max_tokens: int = 8192) -> Critic:
         """A critic on a copy of a policy's trunk (its adapter merged in), with a new head drawn from ``seed``."""
         model = plain(policy.module, adapter=policy.view != "adapter_off")
-        return cls(_on_trunk(model, seed), max_tokens=max_tokens)
+        return cls(token_classifier(model, seed), max_tokens=max_tokens)
 
     @classmethod
     def from_scalar(cls, reward: Any, *, max_tokens: int = 8192) -> Critic:
@@ -70,7 +70,7 @@ class Critic:
                 trunk, on the policy's own vocabulary.
         """
         model = plain(reward.module)
-        critic = _on_trunk(model, seed=0)
+        critic = token_classifier(model, seed=0)
         with torch.no_grad():
             head, source = _head(critic), _head(model)
             head.weight.copy_(source.weight)
@@ -94,7 +94,7 @@ class Critic:
         return over_rows(rollout, ["values"], self._rows, max_tokens=self.max_tokens, device=device)
 
     def _rows(self, rows: Sequence[Row]) -> list[Tensor]:
-        batch = pad([p + o for p, o in rows], "right", next(self.module.parameters()).device)
+        batch = pad([r.prompt + r.output for r in rows], "right", next(self.module.parameters()).device)
         row_N, column_N = response_positions(batch, rows)
         logits = self.module(**forward_inputs(self.module, batch), **without_cache(self.module)).logits
         return [logits[row_N, column_N - 1, 0].float()]
@@ -108,15 +108,15 @@ def _head(model: Any) -> nn.Linear:
     raise ValueError(f"{type(model).__name__} has no linear head named score or classifier")
 
 
-def _on_trunk(source: Any, seed: int) -> Any:
-    """A token classifier with ``source``'s trunk and a head, without dropout, drawn from ``seed``.
+def token_classifier(source: Any, seed: int, labels: int = 1) -> Any:
+    """A token classifier with ``source``'s trunk and a head of ``labels``, without dropout, drawn from ``seed``.
 
     The global generator is left as it was.
     """
     from transformers import AutoModelForTokenClassification
 
     config = copy.deepcopy(source.config)
-    config.num_labels, config.classifier_dropout = 1, 0.0
+    config.num_labels, config.classifier_dropout = labels, 0.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForTokenClassification.from_config(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rewardkit.policies.language.batch import Padded, accepts, forward_inputs, pad, without_cache
 from rewardkit.policies.language.sampling import Sampling, draw
@@ -54,6 +55,10 @@ class RoomyLayer(DynamicLayer):
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take these rows."""
         super().reorder_cache(beam_idx)
+        self.leave_room()
+
+    def leave_room(self) -> None:
+        """Give up the spare room: the next token is written elsewhere."""
         self._room = None
 
 
@@ -65,6 +70,15 @@ def _with_room(states: Tensor, new: int) -> Tensor:
     return room
 
 
+def _forked(layer: Any) -> Any:
+    """A cache layer with the same states whose updates do not reach the first."""
+    # Keys and values are replaced by new tensors at each update; other kinds of layers write into theirs.
+    twin = copy.copy(layer) if type(layer) in (RoomyLayer, DynamicSlidingWindowLayer) else copy.deepcopy(layer)
+    if isinstance(twin, RoomyLayer):
+        twin.leave_room()
+    return twin
+
+
 class Decoder:
     """A causal model that is advanced one token at a time for a shrinking set of rows.
 
@@ -72,18 +86,20 @@ class Decoder:
 
     Args:
         model: a transformers causal LM. prompts: ids, one row each. length: most tokens that will be added to a row.
+        batch: the prompts padded on the left, with their media; default: of the ids alone.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], length: int) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], length: int, batch: Padded | None = None) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         self.rows = [list(p) for p in prompts]
         self.cache: Any = None
-        batch = pad(prompts, "left", self.device)
+        batch = pad(prompts, "left", self.device) if batch is None else batch
         room = torch.ones(len(prompts), length, dtype=torch.long, device=self.device)
         self.mask = torch.cat([batch.mask, room], 1)
         self.seen = batch.ids.shape[1]
-        self.next = batch.positions[:, -1:] + 1
+        # Behind the prompt there is text alone, which has one position on every axis.
+        self.next = batch.positions.reshape(-1, *batch.ids.shape).amax(0)[:, -1:] + 1
         self.recomputes = False
         self.logits = self._forward(batch)
 
@@ -112,6 +128,15 @@ class Decoder:
         self.mask, self.next, self.logits = (x[index] for x in (self.mask, self.next, self.logits))
         if not self.recomputes:
             self.cache.reorder_cache(index)
+
+    def fork(self) -> Decoder:
+        """A decoder that stands where this one does and goes on by itself; what was read is not read again."""
+        twin = copy.copy(self)
+        twin.rows = [list(r) for r in self.rows]
+        if not self.recomputes:
+            twin.cache = copy.copy(self.cache)
+            twin.cache.layers = [_forked(layer) for layer in self.cache.layers]
+        return twin
 
     def step(self, tokens: Sequence[int]) -> None:
         """Append one token to each row; ``logits`` then predict the next."""
@@ -143,6 +168,16 @@ def uniforms(seeds: Sequence[int]) -> Callable[[int], Tensor]:
     return at
 
 
+def has_ended(
+    ids: Sequence[int], sampling: Sampling, eos_ids: frozenset[int], decode: Callable[[Sequence[int]], str]
+) -> bool:
+    """Whether a completion's newest token ends it: an end of sequence, or the last one of a stop string."""
+    if ids[-1] in eos_ids or not sampling.stop:
+        return ids[-1] in eos_ids
+    recent = decode(ids[-4 * max(len(s) for s in sampling.stop) - 4 :])
+    return any(s in recent for s in sampling.stop)
+
+
 @torch.no_grad()
 def generate(
     model: Any,
@@ -154,20 +189,21 @@ def generate(
     eos_ids: frozenset[int],
     limits: Sequence[int],
     decode: Callable[[Sequence[int]], str],
+    batch: Padded | None = None,
 ) -> list[Completion]:
     """``n`` completions for each prompt, those of one prompt together.
 
     Args:
         model: in evaluation mode. seeds, limits: one for each completion: its random stream, its most new tokens.
         eos_ids: any of these ends a completion. decode: ids to text, for stop strings.
+        batch: the prompts padded on the left, with their media; default: of the ids alone.
     """
     done = [Completion() for _ in seeds]
-    decoder = Decoder(model, prompts, max(limits))
+    decoder = Decoder(model, prompts, max(limits), batch)
     decoder.take([i for i in range(len(prompts)) for _ in range(n)])
     random = uniforms(seeds)
     alive = list(range(len(done)))
     finished: set[int] = set()
-    window = 4 * max((len(s) for s in sampling.stop), default=0) + 4
     for step in range(max(limits)):
         tokens_B, logps_B = draw(decoder.logits, random(step)[alive].to(decoder.device), sampling)
         tokens = tokens_B.tolist()
@@ -177,7 +213,7 @@ def generate(
             c = done[row]
             c.ids.append(token)
             c.logps.append(logp)
-            if token in eos_ids or (sampling.stop and any(s in decode(c.ids[-window:]) for s in sampling.stop)):
+            if has_ended(c.ids, sampling, eos_ids, decode):
                 c.ended = "done"
             if c.ended == "done" or len(c.ids) == limits[row]:
                 finished.add(row)

@@ -95,7 +95,7 @@ def evaluate_chunks(
 
     Args:
         to_logits: ``[n, H] -> [n, V]``. states_NH, targets_N: hidden states and the tokens they predict.
-        others: the same of the second policies, by ``id``; what they give carries no gradient.
+        others: the same of the other policies, by ``id``; what they give carries no gradient.
 
     Returns:
         one ``[N, ...]`` a function.
@@ -110,7 +110,9 @@ def evaluate_chunks(
             for key, (project_other, other_NH) in others.items():
                 theirs[key] = warm(project_other(other_NH[start : start + len(states)]))
         return tuple(
-            fn.fn(logits, theirs[id(fn.other)], targets) if isinstance(fn, Against) else fn(logits, targets)
+            fn.fn(logits, *(theirs[id(o)] for o in fn.others), targets)
+            if isinstance(fn, Against)
+            else fn(logits, targets)
             for fn in functions
         )
 

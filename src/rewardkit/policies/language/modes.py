@@ -7,12 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rewardkit.policies.modes import evaluating
-
-
-def is_peft(module: Any) -> bool:
-    """Whether ``module`` is a PEFT model."""
-    return hasattr(module, "peft_config") and hasattr(module, "disable_adapter")
+from rewardkit.policies.modes import evaluating, is_peft
 
 
 def plain(module: Any, *, adapter: bool = True) -> Any:

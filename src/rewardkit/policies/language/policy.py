@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from rewardkit.policies.language import head
 from rewardkit.policies.language.batch import (
+    NOTHING,
     Padded,
     Row,
     Side,
@@ -27,18 +28,21 @@ from rewardkit.policies.language.batch import (
 )
 from rewardkit.policies.language.codec import Codec, Truncation
 from rewardkit.policies.language.generate import Completion, generate, row_seed
-from rewardkit.policies.language.modes import adapter_off, is_peft, plain
+from rewardkit.policies.language.modes import adapter_off, plain
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.scratch import scratch_model
-from rewardkit.policies.language.views import adapter_is_fresh, fingerprint, frozen_copy, is_adapter
-from rewardkit.policies.modes import evaluating
-from rewardkit.protocols import Against, Want
+from rewardkit.policies.language.stepwise import TextSteps
+from rewardkit.policies.language.turns import padded, play, turns_of
+from rewardkit.policies.language.views import adapter_is_fresh, fingerprint, is_adapter
+from rewardkit.policies.modes import evaluating, is_peft
+from rewardkit.policies.views import frozen_copy
+from rewardkit.protocols import Against, TextEnv, Want
 from rewardkit.registry import entry
 from rewardkit.types import Cost, Rollout, Sample
 
 
 @entry("policies:language", aliases=("causal_lm",), tags=("language", "peft"))
-class LanguagePolicy:
+class LanguagePolicy(TextSteps):
     """A causal LM over text or chat messages; ``T`` is the tokens of the completion.
 
     Prompts are text, or messages (``[{"role", "content"}, ...]``) where the tokenizer has a chat template; outputs are
@@ -94,10 +98,10 @@ class LanguagePolicy:
         self.max_tokens, self.chunk, self.padding_side = max_tokens, chunk, padding_side
         self.name = name or getattr(self._core.config, "name_or_path", "") or type(self._core).__name__
         context = max_length or getattr(self._core.config.get_text_config(), "max_position_embeddings", None)
-        self.codec = Codec(tokenizer, _eos_ids(self._core, tokenizer), context, truncation)
+        self.codec = self._codec(_eos_ids(self._core, tokenizer), context, truncation)
         self.view = "live"
         self._views: dict[str, LanguagePolicy] = {}
-        self._frozen_version: str | None = None
+        self._known_version: tuple[int, str] | None = None
         self._projects: bool | None = None
         if is_peft(model):
             self._views["adapter_off"] = self._twin("adapter_off", model)
@@ -105,6 +109,10 @@ class LanguagePolicy:
             self._views["start"] = self._views["adapter_off"]
         elif keep_start:
             self.keep("start")
+
+    def _codec(self, eos_ids: frozenset[int], context: int | None, truncation: Truncation) -> Codec:
+        """What turns samples into ids."""
+        return Codec(self.tokenizer, eos_ids, context, truncation)
 
     @classmethod
     def load(
@@ -118,7 +126,7 @@ class LanguagePolicy:
         revision: str | None = None,
         trust_remote_code: bool = False,
         **options: Any,
-    ) -> LanguagePolicy:
+    ) -> Self:
         """A model from the hub or a folder; a folder or repository with a PEFT adapter brings its base along.
 
         Args:
@@ -126,21 +134,24 @@ class LanguagePolicy:
             dtype: of the weights; default: as stored. device: where to; default: where transformers puts it.
             revision, trust_remote_code: as in transformers. options: of :class:`LanguagePolicy`.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils.peft_utils import find_adapter_config_file
-
         source, own = str(path), {"revision": revision, "trust_remote_code": trust_remote_code}
-        weights = {"dtype": "auto" if dtype is None else dtype}
-        tokenizer = AutoTokenizer.from_pretrained(source, **own)
-        if find_adapter_config_file(source, revision=revision) is None:
-            model = AutoModelForCausalLM.from_pretrained(source, **own, **weights)
-        else:
-            from peft import AutoPeftModelForCausalLM
-
-            model = AutoPeftModelForCausalLM.from_pretrained(source, is_trainable=True, **own, **weights)
+        model, tokenizer = cls._read(source, own, {"dtype": "auto" if dtype is None else dtype})
         model = model.to(device) if device is not None else model
         model = add_lora(model, lora, seed=seed) if lora is not None else model
         return cls(model, tokenizer, **{"name": source, **options})
+
+    @classmethod
+    def _read(cls, source: str, own: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The model, with the adapter that stands there, and its tokenizer."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.peft_utils import find_adapter_config_file
+
+        tokenizer = AutoTokenizer.from_pretrained(source, **own)
+        if find_adapter_config_file(source, revision=own["revision"]) is None:
+            return AutoModelForCausalLM.from_pretrained(source, **own, **weights), tokenizer
+        from peft import AutoPeftModelForCausalLM
+
+        return AutoPeftModelForCausalLM.from_pretrained(source, is_trainable=True, **own, **weights), tokenizer
 
     @classmethod
     def scratch(
@@ -207,13 +218,13 @@ class LanguagePolicy:
     @property
     def version(self) -> str:
         """A fingerprint of the weights in use: 16 hexadecimal digits, the same in every process."""
-        if self._frozen_version is not None:
-            return self._frozen_version
         off = self.view == "adapter_off"
-        found = fingerprint((n, p) for n, p in self.module.named_parameters() if not (off and is_adapter(n)))
-        if self.view != "live":
-            self._frozen_version = found
-        return found
+        used = [(n, p) for n, p in self.module.named_parameters() if not (off and is_adapter(n))]
+        # A view is written to seldom (a moving average is): it is read again only after that.
+        writes = sum(p._version for _, p in used)
+        if self._known_version is None or self._known_version[0] != writes or self.view == "live":
+            self._known_version = (writes, fingerprint(used))
+        return self._known_version[1]
 
     def at(self, view: str) -> LanguagePolicy:
         """The policy with other weights: ``live``, ``start``, ``adapter_off`` (PEFT models) or a view that was kept.
@@ -239,11 +250,11 @@ class LanguagePolicy:
 
     def _twin(self, view: str, module: nn.Module) -> LanguagePolicy:
         twin = copy.copy(self)
-        twin.view, twin.module, twin._views, twin._frozen_version = view, module, {}, None
+        twin.view, twin.module, twin._views, twin._known_version = view, module, {}, None
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LanguagePolicy:
-        """A copy with weights of its own; frozen views are shared, they do not change."""
+        """A copy with weights of its own; frozen views are shared: keep one anew in the copy before writing to it."""
         twin = self._twin(self.view, copy.deepcopy(self.module, memo))
         memo[id(self)] = twin
         twin._views = {
@@ -276,20 +287,38 @@ class LanguagePolicy:
             except (TypeError, ValueError) as error:
                 raise type(error)(f"sample {i}: {error}") from error
         weights = [w for _, _, w in rows]
-        return Rollout(
-            list(samples),
-            _padded(weights, self.device),
-            inputs={"prompt_ids": [p for p, _, _ in rows], "output_ids": [o for _, o, _ in rows]},
-        )
+        ids = {"prompt_ids": [p for p, _, _ in rows], "output_ids": [o for _, o, _ in rows]}
+        mask = padded(weights, self.device)
+        games = any(not isinstance(s.output, str) and len(s.output) > 1 for s in samples)
+        segments = {"turn": turns_of(mask)} if games else {}
+        return Rollout(list(samples), mask, segments=segments, inputs=ids | self._media(samples))
+
+    def _media(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Inputs of a rollout beside its ids, lists with one entry a sample: none, for a model of text."""
+        return {}
+
+    def _batch(self, rows: Sequence[Row], side: Side) -> Padded:
+        """Rows for one forward pass."""
+        return pad([r.prompt + r.output for r in rows], side, self.device)
 
     def sample(
-        self, start: Sequence[Any], n: int = 1, *, sampling: Sampling | None = None, seed: int | None = None
+        self,
+        start: Sequence[Any],
+        n: int = 1,
+        *,
+        env: Callable[[], TextEnv] | None = None,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
     ) -> Rollout:
         """``n`` completions a start, with ``old_logps`` (float32, untruncated, at the sampling temperature).
 
         A start is a prompt, or a :class:`Sample`; one with an output and ``ended="cut"`` is continued: its beginning
         is in the row with mask 0. A row depends on its prompt, the seed and its number alone, not on its neighbours.
         ``cost.tokens`` counts prompt tokens once a start, and sampled tokens.
+
+        With ``env``, a function that makes a :class:`rewardkit.protocols.TextEnv`, a row is a game of several turns,
+        ``segments["turn"]`` numbers them, and the output is the whole dialogue after the prompt; what the environment
+        wrote has mask 0 and turn -1. ``Sampling.max_turns`` cuts a game that does not end.
 
         Raises:
             ValueError: for a prompt that leaves no room in the context (unless ``truncation="left"``), or a start
@@ -301,8 +330,12 @@ class LanguagePolicy:
             raise ValueError(f"sample needs at least one start and n >= 1, not {len(starts)} and {n}")
         if seed is None:
             seed = int(torch.randint(2**62, ()))
+        if env is not None:
+            return play(self, starts, n, env, options, seed)
         read = [self._start(i, s, options) for i, s in enumerate(starts)]
-        completions = self._complete([p + o for p, o in read], n, options, seed)
+        media = self._media(starts)
+        seeds = [row_seed(seed, i, k) for i in range(len(starts)) for k in range(n)]
+        completions = self._complete([p + o for p, o in read], n, options, seeds, media)
         samples, outputs, logps, weights, prompts = [], [], [], [], []
         for row, c in enumerate(completions):
             s, (prompt, prefix) = starts[row // n], read[row // n]
@@ -315,10 +348,11 @@ class LanguagePolicy:
         tokens = sum(len(p) + len(o) for p, o in read) + sum(len(c.ids) for c in completions)
         rollout = Rollout(
             samples,
-            _padded(weights, self.device),
+            padded(weights, self.device),
             torch.arange(len(starts), device=self.device).repeat_interleave(n),
-            tensors={"old_logps": _padded(logps, self.device)},
-            inputs={"prompt_ids": prompts, "output_ids": outputs},
+            tensors={"old_logps": padded(logps, self.device)},
+            inputs={"prompt_ids": prompts, "output_ids": outputs}
+            | {k: [v[row // n] for row in range(len(samples))] for k, v in media.items()},
             how={"temperature": options.temperature, "drawn": {**asdict(options), "seed": seed}},
             versions={self.view: self.version},
             cost=Cost(calls=len(samples), tokens=tokens, seconds=time.perf_counter() - began),
@@ -348,8 +382,11 @@ class LanguagePolicy:
             )
         return prompt, prefix
 
-    def _complete(self, prompts: list[list[int]], n: int, sampling: Sampling, seed: int) -> list[Completion]:
-        """``n`` completions a prompt, in batches of prompts of similar length."""
+    def _complete(
+        self, prompts: list[list[int]], n: int, sampling: Sampling, seeds: list[int], media: Mapping[str, Any]
+    ) -> list[Completion]:
+        """``n`` completions a prompt, in batches of prompts of similar length; ``media`` as :meth:`_media` gives it."""
+        shown = media.get("media", [NOTHING] * len(prompts))
         context = self.codec.max_length
         limits = [min(sampling.max_new_tokens, (context or 2**62) - len(p)) for p in prompts]
         found: list[Completion] = [Completion()] * (len(prompts) * n)
@@ -362,10 +399,11 @@ class LanguagePolicy:
                     [prompts[i] for i in batch],
                     n,
                     sampling,
-                    seeds=[row_seed(seed, row // n, row % n) for row in rows],
+                    seeds=[seeds[row] for row in rows],
                     eos_ids=self.codec.eos_ids,
                     limits=[limits[row // n] for row in rows],
                     decode=self.codec.text,
+                    batch=self._batch([Row(prompts[i], [], shown[i]) for i in batch], "left"),
                 )
                 for row, c in zip(rows, completions, strict=True):
                     found[row] = c
@@ -382,7 +420,7 @@ class LanguagePolicy:
 
         A function ``fn(logits [N, V], targets [N]) -> [N, ...]`` is called on float32 logits, divided by that
         temperature, of a chunk of response positions; its values come back as ``[B, T, ...]`` under its
-        ``__name__``; with :class:`rewardkit.protocols.Against` it gets a second policy's logits besides. Positions
+        ``__name__``; with :class:`rewardkit.protocols.Against` it gets other policies' logits besides. Positions
         without a token hold 0. Dropout follows ``module.training``: the caller's duty, as old
         log-probs are those of evaluation mode.
 
@@ -404,10 +442,10 @@ class LanguagePolicy:
         self, rows: Sequence[Row], functions: Sequence[head.LogitsFn | Against], temperature: float
     ) -> list[Tensor]:
         """Each function at every response position of these rows, in order: one ``[N, ...]`` a function."""
-        batch = pad([p + o for p, o in rows], self.padding_side, self.device)
+        batch = self._batch(rows, self.padding_side)
         row_N, column_N = response_positions(batch, rows)
         others = {}
-        for other in {id(f.other): f.other for f in functions if isinstance(f, Against)}.values():
+        for other in {id(o): o for f in functions if isinstance(f, Against) for o in f.others}.values():
             with torch.no_grad(), other._weights(), evaluating(other.module):
                 others[id(other)] = (other._to_logits, other._states(batch)[row_N, column_N - 1])
         return head.evaluate_chunks(
@@ -468,10 +506,3 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     several = ids if isinstance(ids, (list, tuple)) else [ids]
     return frozenset(int(i) for i in [*several, tokenizer.eos_token_id] if i is not None)
-
-
-def _padded(rows: Sequence[Sequence[float]], device: torch.device) -> Tensor:
-    """Rows right-padded with 0: float32 ``[B, T]``."""
-    width = max((len(r) for r in rows), default=0)
-    filled = [list(r) + [0.0] * (width - len(r)) for r in rows]
-    return torch.tensor(filled, dtype=torch.float32, device=device).reshape(len(rows), width)

@@ -22,6 +22,8 @@ class Sampling:
         stop: a completion ends (``done``) when one of these strings appears in it; the text is cut before it, the
             sampled ids are kept as they are.
         greedy: take the most likely token and draw nothing.
+        max_turns: of a game, where the policy acts in an environment: one that is not over by then is ``cut``. The
+            limits above are a turn's.
 
     Raises:
         ValueError: naming the option that is out of range.
@@ -37,10 +39,13 @@ class Sampling:
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
     greedy: bool = False
+    max_turns: int = 8
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"Sampling.max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.max_turns < 1:
+            raise ValueError(f"Sampling.max_turns must be at least 1, not {self.max_turns}")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(
                 f"Sampling.temperature must be positive and finite, not {self.temperature}; for argmax use greedy=True"

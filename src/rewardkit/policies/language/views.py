@@ -1,26 +1,16 @@
-"""Frozen copies of a policy's weights, and a fingerprint that changes when weights do."""
+"""What an adapter is, and a fingerprint of weights that changes when they do."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from rewardkit.policies.language.modes import is_peft
+from torch import Tensor
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _BLOCK = 2**24
-
-
-def frozen_copy(module: nn.Module) -> nn.Module:
-    """A copy that does not train, in evaluation mode. Of a PEFT model only what trains is copied."""
-    shared = {id(p): p for p in module.parameters() if not p.requires_grad} if is_peft(module) else {}
-    twin = copy.deepcopy(module, shared)
-    return twin.requires_grad_(False).eval()
 
 
 def is_adapter(name: str) -> bool:
