@@ -6,14 +6,15 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rewardkit.protocols import Policy, Reward, Want
+from rewardkit.guidance.base import Guided, outcome_of
+from rewardkit.protocols import Policy, Reward
 from rewardkit.registry import entry
-from rewardkit.types import Rollout, Sample, Scores
+from rewardkit.types import Rollout, Scores
 
 
 @entry(
@@ -42,18 +43,15 @@ def best_of_n(policy: Policy, reward: Reward, n: int) -> BestOfN:
     return BestOfN(policy, reward, n)
 
 
-class BestOfN:
-    """See :func:`best_of_n`. Its own log-probs are not known in closed form, so :meth:`evaluate` refuses."""
+class BestOfN(Guided):
+    """See :func:`best_of_n`. Its own log-probs are not known in closed form, so ``evaluate`` refuses."""
+
+    name = "best-of-n"
 
     def __init__(self, policy: Policy, reward: Reward, n: int) -> None:
         if n < 1:
             raise ValueError(f"best_of_n needs n of at least 1, not {n}")
         self.policy, self.reward, self.n = policy, reward, n
-
-    @property
-    def module(self) -> nn.Module:
-        """The weights of the policy that draws."""
-        return self.policy.module
 
     @property
     def version(self) -> str:
@@ -89,44 +87,16 @@ class BestOfN:
             )
         best = rollout.select(kept)
         tensors = {k: v for k, v in best.tensors.items() if k != "old_logps"}
-        outcome = _outcome(scores)[kept]
+        outcome = outcome_of(scores, self.name)[kept]
         how = {**best.how, "best_of": self.n, "by": self.reward.name}
         return replace(best, tensors={**tensors, "score": outcome}, how=how, cost=cost)
 
     def _best(self, scores: Scores) -> Tensor:
         """Rows that win, long ``[K]``: the first of the largest scores in each run of ``self.n`` draws."""
-        value = _outcome(scores).detach().double()
+        value = outcome_of(scores, self.name).detach().double()
         value = torch.where(scores.ok, value, torch.full_like(value, -math.inf)).reshape(-1, self.n)
         rows = value.argmax(1) + torch.arange(len(value), device=value.device) * self.n
         return rows[value.amax(1) > -math.inf].cpu()
-
-    def encode(self, samples: Sequence[Sample]) -> Rollout:
-        """The drawing policy's own encoding."""
-        return self.policy.encode(samples)
-
-    def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> NoReturn:
-        """Not known.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            "the log-probs of a best-of-n policy have no closed form; evaluate its .policy, or distil it first"
-        )
-
-    def at(self, view: str) -> BestOfN:
-        """Best-of-n of another view of the policy."""
-        return BestOfN(self.policy.at(view), self.reward, self.n)
-
-    def keep(self, view: str) -> BestOfN:
-        """Best-of-n of a frozen copy of the policy."""
-        return BestOfN(self.policy.keep(view), self.reward, self.n)
-
-
-def _outcome(scores: Scores) -> Tensor:
-    if scores.outcome is None:
-        raise ValueError("best_of_n needs a reward with an outcome: sum dense scores into one first")
-    return scores.outcome
 
 
 def best_of_n_kl(n: float) -> float:
