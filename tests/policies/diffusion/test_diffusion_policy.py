@@ -189,3 +189,51 @@ def test_backpropagation_raises_a_differentiable_reward(policy: DiffusionPolicy)
     assert sum(found[-5:]) > sum(found[:5])
     with pytest.raises(ValueError, match="not encoded"):
         learner.grads(Term(policy.encode(rollout.samples), path_gradient, want=term.want))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [Denoise(6), Denoise(6, eta=0.5, guidance=2.0), Denoise(4, eta=0.0), Denoise(6, stop=3), Denoise(1)],
+)
+def test_the_samplers_own_log_probs_are_those_of_evaluate_and_cost_no_second_pass(
+    policy: DiffusionPolicy, how: Denoise
+) -> None:
+    calls: list[int] = []
+    policy.module.register_forward_hook(lambda *_: calls.append(1))
+    rollout = policy.sample(PROMPTS, 3, sampling=how, seed=1)
+    assert len(rollout) * len(calls) == rollout.cost.calls
+    parts = [rollout]
+    if how.stop is not None:
+        with pytest.raises(ValueError, match="stopped before step 3"):
+            policy.evaluate(rollout, (PathValue(lambda x, samples: x[:, 0], last=2),))
+        parts.append(policy.sample(rollout.samples, 2, sampling=Denoise(6), seed=2))
+    for part in parts:
+        want = policy.evaluate(part)["logps"].detach()
+        assert part["old_logps"].dtype == want.dtype == part.mask.dtype
+        torch.testing.assert_close(part["old_logps"], want, atol=1e-4, rtol=1e-5)
+        assert not part["old_logps"][part.mask == 0].any()
+
+
+def test_sampling_is_without_dropout(policy: DiffusionPolicy) -> None:
+    policy.module.layers[0].append(nn.Dropout(0.5))  # type: ignore[index,union-attr,operator]
+    policy.module.train()
+    one, two = (policy.sample(PROMPTS, 2, sampling=Denoise(4), seed=3) for _ in range(2))
+    assert torch.equal(one.inputs["states"], two.inputs["states"])
+    assert policy.module.training
+
+
+def test_prompts_that_differ_in_the_middle_of_a_picture_are_told_apart() -> None:
+    """Torch prints three numbers from each end."""
+    net = PointNet(2, 1, width=8, depth=1)
+    policy = DiffusionPolicy(net, Flow(), (2,), condition=lambda p: p["picture"].sum()[None])
+    pictures = [torch.zeros(40, 40), torch.zeros(40, 40), torch.zeros(40, 40)]
+    pictures[1][20, 20] = 1.0
+    rollout = policy.encode([Sample({"picture": x, "text": "a"}, torch.zeros(2)) for x in pictures])
+    assert rollout.inputs["condition"].flatten().tolist() == [0.0, 1.0, 0.0]
+    assert torch.equal(rollout.inputs["noise"][0], rollout.inputs["noise"][2])
+    assert not torch.equal(rollout.inputs["noise"][0], rollout.inputs["noise"][1])
+
+
+def test_no_two_frozen_copies_have_one_version(policy: DiffusionPolicy) -> None:
+    """Also where a copy stands in the memory of one that is gone."""
+    assert len({policy.keep("old").version for _ in range(20)}) == 20

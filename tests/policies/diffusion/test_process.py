@@ -32,8 +32,12 @@ def test_a_step_back_is_that_of_diffusers(prediction: str, eta: float) -> None:
         torch.testing.assert_close(mean + std * z, want, rtol=1e-4, atol=1e-4)
 
 
-def test_with_all_steps_and_eta_1_it_is_ddpm() -> None:
-    theirs = DDPMScheduler(num_train_timesteps=50, clip_sample=False, beta_schedule="linear")
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_with_all_steps_and_eta_1_it_is_ddpm(prediction: str) -> None:
+    """Its own posterior variance, and the mean that each kind of network gives."""
+    theirs = DDPMScheduler(
+        num_train_timesteps=50, clip_sample=False, beta_schedule="linear", prediction_type=prediction
+    )
     theirs.set_timesteps(50)
     ours = Diffusion.of(theirs)
     x, output = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
@@ -44,6 +48,20 @@ def test_with_all_steps_and_eta_1_it_is_ddpm() -> None:
         z = torch.randn(2, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
         mean, std = ours.step(x, output, torch.full((2,), i), 50, 1.0)
         torch.testing.assert_close(mean + std * z, want, rtol=1e-4, atol=1e-4)
+
+
+def test_data_are_clipped_as_ddpm_clips_them() -> None:
+    theirs = DDPMScheduler(num_train_timesteps=50, clip_sample=True, clip_sample_range=0.8, beta_schedule="linear")
+    theirs.set_timesteps(50)
+    ours = Diffusion.of(theirs)
+    x, output = (3 * torch.randn(2, 3, dtype=torch.float64) for _ in range(2))
+    t = int(theirs.timesteps[10])
+    want = theirs.step(output, t, x, generator=torch.Generator().manual_seed(5)).prev_sample
+    z = torch.randn(2, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    mean, std = ours.step(x, output, torch.full((2,), 10), 50, 1.0)
+    torch.testing.assert_close(mean + std * z, want, rtol=1e-4, atol=1e-4)
+    free, _ = Diffusion(ours.alphas).step(x, output, torch.full((2,), 10), 50, 1.0)
+    assert not torch.allclose(free, mean)
 
 
 def test_flow_without_noise_is_eulers_step_as_diffusers_has_it() -> None:

@@ -30,8 +30,25 @@ class Process(Protocol):
         """The state at ``time`` and what the network should say of it."""
         ...
 
+    def parts(self, x: Tensor, output: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """The data and the noise that states at ``time`` ``[N]`` are made of, by the network's word."""
+        ...
 
-def _like(values: Tensor, x: Tensor) -> Tensor:
+    def scales(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """``a`` and ``b`` of ``x = a clean + b noise``, float64 ``[N]`` each."""
+        ...
+
+    def path(self, time: Tensor, steps: int) -> Tensor:
+        """Times in ``steps`` even strides from the data up to ``time`` ``[N]``: ``[N, steps + 1]``."""
+        ...
+
+    def ode(self, now: Tensor, then: Tensor) -> tuple[Tensor, Tensor]:
+        """``a`` and ``b`` of the deterministic step ``x_then = a x_now + b output``, float64 ``[N]`` each."""
+        ...
+
+
+def like(values: Tensor, x: Tensor) -> Tensor:
+    """A number for each row, to be multiplied with the rows."""
     return values.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -45,6 +62,7 @@ class Diffusion:
     Args:
         alphas: ``a_t``, ``[train_steps]``, falling; a diffusers scheduler's ``alphas_cumprod``.
         prediction: what the network says: the noise, ``v = sqrt(a) noise - sqrt(1 - a) x_0``, or the data.
+        clip: data lie within plus and minus this, and the network's word on them is held there in a step.
 
     >>> d = Diffusion.cosine(100)
     >>> d.times(4).tolist()
@@ -53,6 +71,7 @@ class Diffusion:
 
     alphas: Tensor
     prediction: Prediction = "epsilon"
+    clip: float | None = None
 
     @classmethod
     def cosine(cls, train_steps: int = 1000, prediction: Prediction = "epsilon") -> Diffusion:
@@ -72,7 +91,8 @@ class Diffusion:
         alphas, config = getattr(scheduler, "alphas_cumprod", None), getattr(scheduler, "config", None)
         if alphas is None or config is None:
             raise ValueError(f"{type(scheduler).__name__} has no alphas_cumprod: for flow matching take Flow()")
-        return cls(alphas.double(), config.prediction_type)
+        clip = getattr(config, "clip_sample_range", 1.0) if getattr(config, "clip_sample", False) else None
+        return cls(alphas.double(), config.prediction_type, clip)
 
     def times(self, steps: int) -> Tensor:
         if not 1 <= steps <= len(self.alphas):
@@ -82,8 +102,11 @@ class Diffusion:
     def step(self, x: Tensor, output: Tensor, i: Tensor, steps: int, eta: float) -> tuple[Tensor, Tensor]:
         before = self.alphas.to(x.device)[self.times(steps).long().to(x.device)]
         after = torch.cat([before[1:], before.new_ones(1)])
-        now, next_ = _like(before[i], x), _like(after[i], x)
+        now, next_ = like(before[i], x), like(after[i], x)
         clean, noise = self._parts(x, output, now)
+        if self.clip is not None:
+            clean = clean.clamp(-self.clip, self.clip)
+            noise = (x - now.sqrt() * clean) / (1 - now).sqrt()
         std = eta * ((1 - next_) / (1 - now) * (1 - now / next_)).clamp(min=0).sqrt()
         return next_.sqrt() * clean + (1 - next_ - std.square()).clamp(min=0).sqrt() * noise, std
 
@@ -95,11 +118,34 @@ class Diffusion:
             return output, (x - a.sqrt() * output) / (1 - a).sqrt()
         return a.sqrt() * x - (1 - a).sqrt() * output, a.sqrt() * output + (1 - a).sqrt() * x
 
+    def parts(self, x: Tensor, output: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        return self._parts(x, output, like(self._alphas(time), x))
+
+    def _alphas(self, time: Tensor) -> Tensor:
+        """``a_t``; the data themselves stand at time -1, with 1."""
+        return torch.cat([self.alphas, self.alphas.new_ones(1)]).to(time.device)[time.long()].double()
+
+    def scales(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        a = self._alphas(time)
+        return a.sqrt(), (1 - a).sqrt()
+
+    def path(self, time: Tensor, steps: int) -> Tensor:
+        up = (time[:, None] * torch.arange(1, steps + 1, device=time.device) / steps).floor()
+        return torch.cat([-torch.ones_like(up[:, :1]), up], 1)
+
+    def ode(self, now: Tensor, then: Tensor) -> tuple[Tensor, Tensor]:
+        (a, b), (a_then, b_then) = self.scales(now), self.scales(then)
+        if self.prediction == "epsilon":
+            return a_then / a, b_then - a_then * b / a
+        if self.prediction == "sample":
+            return b_then / b, a_then - b_then * a / b
+        return a_then * a + b_then * b, b_then * a - a_then * b
+
     def draw_times(self, n: int, generator: torch.Generator | None) -> Tensor:
         return torch.randint(len(self.alphas), (n,), generator=generator).float()
 
     def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        a = _like(self.alphas.to(clean.device)[time.long()], clean)
+        a = like(self.alphas.to(clean.device)[time.long()], clean)
         targets = {
             "epsilon": noise, "sample": clean, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean,
         }  # fmt: skip
@@ -133,15 +179,28 @@ class Flow:
 
     def step(self, x: Tensor, output: Tensor, i: Tensor, steps: int, eta: float) -> tuple[Tensor, Tensor]:
         levels = self._levels(steps).to(x.device)
-        s, ds = _like(levels[i], x), _like(levels[i + 1] - levels[i], x)
+        s, ds = like(levels[i], x), like(levels[i + 1] - levels[i], x)
         held = s.clamp(max=self.top)
-        g = torch.where(_like(levels[i + 1], x) > 0, eta * (held / (1 - held)).sqrt(), torch.zeros_like(s))
+        g = torch.where(like(levels[i + 1], x) > 0, eta * (held / (1 - held)).sqrt(), torch.zeros_like(s))
         drift = output + g.square() / (2 * s) * (x + (1 - s) * output)
         return x + drift * ds, g * (-ds).sqrt()
+
+    def parts(self, x: Tensor, output: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        s = like(time, x)
+        return x - s * output, x + (1 - s) * output
+
+    def scales(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - time.double(), time.double()
+
+    def path(self, time: Tensor, steps: int) -> Tensor:
+        return time[:, None] * torch.arange(steps + 1, device=time.device) / steps
+
+    def ode(self, now: Tensor, then: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(now.double()), then.double() - now.double()
 
     def draw_times(self, n: int, generator: torch.Generator | None) -> Tensor:
         return torch.rand(n, generator=generator)
 
     def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        s = _like(time, clean)
+        s = like(time, clean)
         return (1 - s) * clean + s * noise, noise - clean
