@@ -23,7 +23,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from rewardkit.policies.language.batch import by_length, pad
+from rewardkit.policies.language.batch import NOTHING, Padded, Row, by_length, pad
 from rewardkit.policies.language.modes import plain
 from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
@@ -188,7 +188,9 @@ class ScalarReward(RewardBase):
         Raises:
             ValueError: for a sample without output.
         """
-        ids = [self.renderer.ids(s) for s in samples]
+        return self._rollout(samples, [self.renderer.ids(s) for s in samples])
+
+    def _rollout(self, samples: Sequence[Sample], ids: list[list[int]]) -> Rollout:
         return Rollout(list(samples), torch.ones(len(ids), 1), inputs={"ids": ids})
 
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("scores",)) -> dict[str, Tensor]:
@@ -206,17 +208,26 @@ class ScalarReward(RewardBase):
         parts = list(by_length([len(r) for r in rows], self.batch_tokens))
         if not parts:
             return {"scores": torch.zeros(0, device=self.device)}
-        scores = torch.cat([self._read([rows[i] for i in part]) for part in parts])
+        media = rollout.inputs.get("media", [NOTHING] * len(rows))
+        scores = torch.cat([self._read([Row(rows[i], [], media[i]) for i in part]) for part in parts])
         order = torch.tensor([i for part in parts for i in part], device=scores.device)
         return {"scores": scores[order.argsort()]}
 
-    def _read(self, rows: list[list[int]]) -> Tensor:
-        """Scores ``[B]`` of rows, padded on the right for one forward pass."""
-        batch = pad(rows, "right", self.device, fill=self.tokenizer.pad_token_id or 0)
+    def _batch(self, rows: Sequence[Row]) -> Padded:
+        """Rows for one forward pass, padded on the right."""
+        return pad([r.prompt for r in rows], "right", self.device, fill=self.tokenizer.pad_token_id or 0)
+
+    def _hidden(self, batch: Padded) -> Tensor:
+        """The last layer's states, ``[B, L, H]``, under the head of a causal model."""
+        return _inner(self._module).base_model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+
+    def _read(self, rows: Sequence[Row]) -> Tensor:
+        """Scores ``[B]`` of rows."""
+        batch = self._batch(rows)
         head = _causal_head(self._module)
         if head is None:
             return self._module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, 0].float()
-        hidden = _inner(self._module).base_model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        hidden = self._hidden(batch)
         last_B = batch.mask.sum(1) - 1
         return head(hidden[torch.arange(len(rows), device=hidden.device), last_B])[:, 0].float()
 
@@ -244,9 +255,7 @@ class ScalarReward(RewardBase):
                 why.append(str(error))
         readable = [i for i, row in enumerate(ids) if row]
         outcome = torch.zeros(len(ids), device=self.device)
-        rollout = Rollout(
-            [samples[i] for i in readable], torch.ones(len(readable), 1), inputs={"ids": [ids[i] for i in readable]}
-        )
+        rollout = self._rollout([samples[i] for i in readable], [ids[i] for i in readable])
         with evaluating(self._module), torch.no_grad():
             outcome[readable] = self.evaluate(rollout)["scores"]
         for row in (~torch.isfinite(outcome)).nonzero()[:, 0].tolist():

@@ -1,0 +1,156 @@
+"""World ``captions``: a small vision-language model says what stands in the pictures of world ``shapes``."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewardkit.measures.masked import masked_sum
+from rewardkit.objectives.imitation import sft
+from rewardkit.policies.language import Sampling, train_tokenizer
+from rewardkit.policies.vision_language import VisionLanguagePolicy
+from rewardkit.registry import entry
+from rewardkit.rewards.base import RewardBase
+from rewardkit.training.fit import fit
+from rewardkit.training.learner import Learner
+from rewardkit.types import Judgement, Rollout, Sample, Scores
+from rewardkit.worlds.cache import cached, made_by
+from rewardkit.worlds.shapes.scene import COLOURS, SHAPES, SIZES, Scene, captions, drawn, garbled
+
+QUESTION = "What is shown?"
+HOW = Sampling(max_new_tokens=8)
+GARBLED = 0.25
+"""Share of words that a demonstration gets wrong."""
+SIZE = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def right(reply: str, truth: Scene) -> float:
+    """The share of number, size, colour and shape that a caption has right; 0 for what is no caption.
+
+    >>> right("two small red discs", Scene.parse("two large red squares"))
+    0.5
+    """
+    try:
+        said = Scene.parse(reply)
+    except ValueError:
+        return 0.0
+    names = ("count", "size", "colour", "shape")
+    return sum(getattr(said, n) == getattr(truth, n) for n in names) / len(names)
+
+
+class RightCaption(RewardBase):
+    """Gold: see :func:`right`; the scene is in ``hidden["scene"]``."""
+
+    name = "gold"
+
+    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
+        found = [right(spoken(s), s.hidden["scene"]) for s in rollout.samples]
+        return Scores(torch.tensor(found, device=rollout.mask.device))
+
+
+def spoken(sample: Sample) -> str:
+    """The text of a reply."""
+    return sample.output if isinstance(sample.output, str) else str(sample.output[-1]["content"])
+
+
+@entry("worlds:captions", tags=("vision-language",))
+class Captions:
+    """Prompts are messages with a picture and a question; a reply should be its caption, ``two small red discs``.
+
+    Demonstrations get a quarter of their words wrong. Gold compares with the scene that was drawn.
+
+    Args:
+        seed: of everything.
+
+    >>> world = Captions()
+    >>> sample = world.demonstrations(1, seed=0)[0]
+    >>> sample.prompt[0]["content"][0]["image"].shape, sample.output in captions(places=False)
+    (torch.Size([3, 32, 32]), True)
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed, self.gold = seed, RightCaption()
+
+    def prompts(self, n: int, seed: int) -> list[Sample]:
+        """``n`` pictures with the question."""
+        chance = random.Random(f"{self.seed}:{seed}")
+        return [self._asked(drawn(chance)) for _ in range(n)]
+
+    def _asked(self, scene: Scene) -> Sample:
+        parts = [{"type": "image", "image": scene.picture()}, {"type": "text", "text": QUESTION}]
+        return Sample([{"role": "user", "content": parts}], hidden={"scene": scene})
+
+    def demonstrations(self, n: int, seed: int) -> list[Sample]:
+        """``n`` pictures with captions of lower quality."""
+        chance, found = random.Random(f"{self.seed}:{seed}:said"), []
+        for asked in self.prompts(n, seed):
+            said = garbled(asked.hidden["scene"], chance, GARBLED)
+            caption = Scene(said.shape, said.colour, said.count, said.size).caption
+            found.append(Sample(asked.prompt, caption, hidden=asked.hidden))
+        return found
+
+    def compare(
+        self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int, noise: float = 0.15
+    ) -> list[Judgement]:
+        """Simulated annotators: Bradley-Terry on gold, ``noise`` reward units a nat."""
+        chance = torch.Generator().manual_seed(seed)
+        gaps = [
+            right(spoken(a), a.hidden["scene"]) - right(spoken(b), b.hidden["scene"])
+            for a, b in zip(first, second, strict=True)
+        ]
+        wins = torch.rand(len(gaps), generator=chance) < torch.sigmoid(torch.tensor(gaps) / noise)
+        return [
+            Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated")
+            for a, b, won in zip(first, second, wins.tolist(), strict=True)
+        ]
+
+    def _gold(self, samples: Sequence[Sample]) -> torch.Tensor:
+        return torch.tensor([right(spoken(s), s.hidden["scene"]) for s in samples])
+
+    def policy(self, *, seed: int = 0) -> VisionLanguagePolicy:
+        """An untrained policy."""
+        words = [*captions(places=False), QUESTION, *SHAPES, *COLOURS, *SIZES]
+        tokenizer = train_tokenizer(words * 3, 400)
+        return VisionLanguagePolicy.scratch(tokenizer, SIZE, image=32, patch=8, length=64, seed=seed, keep_start=False)
+
+    def build(self, *, pictures: int = 2000, steps: int = 1200, seed: int = 0, force: bool = False) -> Path:
+        """The folder of the base policy, trained on demonstrations where it is missing."""
+        facts: dict[str, Any] = {"world": self.seed, "pictures": pictures, "steps": steps, "seed": seed}
+
+        def make(folder: Path) -> None:
+            policy = self.policy(seed=seed)
+            data = policy.encode(self.demonstrations(pictures, seed=1_000 + seed))
+            learner = Learner(policy, lr=3e-3, schedule="cosine", warmup=0.05)
+            for _ in fit(learner, data, sft, epochs=64 * steps / pictures, batch=64, seed=seed):
+                pass
+            policy.save(folder)
+
+        return cached("captions", facts | made_by(Path(__file__)), make, force=force)
+
+    def base_policy(self, *, pictures: int = 2000, steps: int = 1200, seed: int = 0) -> VisionLanguagePolicy:
+        """A policy trained on demonstrations, its view ``start`` kept; built once into the cache."""
+        folder = self.build(pictures=pictures, steps=steps, seed=seed)
+        return VisionLanguagePolicy.load(folder, name="captions")
+
+    @torch.no_grad()
+    def measure(self, policy: VisionLanguagePolicy, *, n: int = 256, seed: int = 9) -> dict[str, float]:
+        """Figures on ``n`` pictures that nothing was trained on.
+
+        Returns:
+            ``gold``; ``exact``, the share of captions with every word right; ``kl`` to the start a reply, nats; and
+            ``distinct``, how many different captions there were, a hundredth each.
+        """
+        rollout = policy.sample(self.prompts(n, 50_000 + seed), sampling=HOW, seed=seed)
+        start = policy.at("start").evaluate(rollout)["logps"]
+        gold = self.gold(rollout).outcome
+        assert gold is not None
+        return {
+            "gold": float(gold.mean()),
+            "exact": float((gold == 1).float().mean()),
+            "kl": float(masked_sum(rollout["old_logps"] - start, rollout.mask).mean()),
+            "distinct": len({spoken(s) for s in rollout.samples}) / 100,
+        }
