@@ -10,7 +10,7 @@ from rewardkit.types import Rollout, Scores
 
 @entry(
     "feedback:pair_builder",
-    aliases=("best_worst_pairs", "large_margin_pairs"),
+    aliases=("best_worst_pairs", "large_margin_pairs", "pairwise_image_labels"),
     tags=("pairs", "on-policy"),
     source="Best and worst of a group: Dong et al. 2024, RLHF Workflow, arXiv:2405.07863, section 3",
 )

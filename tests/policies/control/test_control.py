@@ -222,3 +222,13 @@ def test_a_snapshot_brings_the_environments_back() -> None:
     back()
     two = [envs.step(np.array([0, 1]))[0] for _ in range(3)]
     np.testing.assert_array_equal(one, two)
+
+
+def test_a_rollout_after_whole_episodes_begins_new_ones() -> None:
+    """The environment is left where it can be stepped, not where its episodes ended."""
+    envs = Envs("CartPole-v1", 2, seed=0)
+    policy = ControlPolicy.scratch(envs)
+    policy.sample([3, 4], env=envs, sampling=Steps(500, fresh=True), seed=0)
+    found = policy.sample([0, 1], env=envs, sampling=Steps(2), seed=0)
+    assert all(abs(s.output.observations[0]).max() <= 0.05 or len(s.output) == 2 for s in found.samples)
+    assert found.mask.sum() == 4

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rewardkit.policies.control.envs import Envs
+from rewardkit.policies.control.envs import Copies
+from rewardkit.policies.control.live import Live
 from rewardkit.policies.control.nets import mlp
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
@@ -22,7 +23,7 @@ class ControlCritic:
     Args:
         module: from observations ``[N, D]`` to ``[N, 1]``.
 
-    >>> from rewardkit.policies.control import ControlPolicy, Steps
+    >>> from rewardkit.policies.control import ControlPolicy, Envs, Steps
     >>> envs = Envs("CartPole-v1", 1)
     >>> rollout = ControlPolicy.scratch(envs).sample([0], env=envs, sampling=Steps(5))
     >>> found = ControlCritic.scratch(envs).evaluate(rollout, ("values", "bootstrap"))
@@ -36,7 +37,7 @@ class ControlCritic:
         self.module = module
 
     @classmethod
-    def scratch(cls, envs: Envs, *, hidden: Sequence[int] = (64, 64), seed: int = 0) -> ControlCritic:
+    def scratch(cls, envs: Copies, *, hidden: Sequence[int] = (64, 64), seed: int = 0) -> ControlCritic:
         """A new critic for these environments."""
         return cls(mlp(int(np.prod(envs.observation_space.shape or (1,))), hidden, 1, 1.0, seed))
 
@@ -61,6 +62,5 @@ def state_value(net: nn.Module, rollout: Rollout, name: str) -> Tensor:
         reached = net(rollout.inputs["reached"])[:, 0, 0]
         cut = torch.tensor([s.ended == "cut" for s in rollout.samples], device=reached.device)
         return torch.where(cut, reached, torch.zeros_like(reached))
-    live = rollout.mask > 0
-    values = net(rollout.inputs["observations"][live])[:, 0]
-    return values.new_zeros(live.shape).masked_scatter(live, values)
+    live = Live(rollout.mask)
+    return live.put(net(live.take(rollout.inputs["observations"]))[:, 0])

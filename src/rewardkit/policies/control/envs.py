@@ -5,11 +5,24 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+
+class Copies(Protocol):
+    """What a control policy acts in: an :class:`Envs`, or a world of its own that steps all copies as one array."""
+
+    copies: int
+    observation: np.ndarray | None
+    observation_space: Any
+    action_space: Any
+
+    def reset(self, which: np.ndarray | None = None, seeds: Sequence[int | None] | None = None) -> np.ndarray: ...
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
 
 
 class Envs:

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from rewardkit.policies.control.actions import Categorical, Gaussian, actions_of
 from rewardkit.policies.control.critic import VALUES, state_value
-from rewardkit.policies.control.envs import Envs
+from rewardkit.policies.control.envs import Copies
+from rewardkit.policies.control.live import Live
 from rewardkit.policies.control.nets import ActorCritic, GaussianHead, mlp
+from rewardkit.policies.control.path import Unrolled
 from rewardkit.policies.control.pieces import Piece, pieces, rollout_of
+from rewardkit.policies.control.squashed import Reparameterised, Squashed, relu_mlp
 from rewardkit.policies.views import Views
 from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
@@ -51,6 +54,7 @@ class ControlPolicy(Views):
             gives ``values`` besides, and its learner is its critic's: ``online(learner, ..., critic=learner)``.
         action_space: Gymnasium's.
 
+    >>> from rewardkit.policies.control import Envs
     >>> envs = Envs("CartPole-v1", 2, seed=0)
     >>> policy = ControlPolicy.scratch(envs, seed=0)
     >>> rollout = policy.sample([0, 1], env=envs, sampling=Steps(8), seed=0)
@@ -58,28 +62,42 @@ class ControlPolicy(Views):
     (16.0, True)
     """
 
-    def __init__(self, module: nn.Module, action_space: Any) -> None:
+    def __init__(self, module: nn.Module, action_space: Any, *, squashed: bool = False) -> None:
         self.module = module
-        self.actions: Categorical | Gaussian = actions_of(action_space)
+        self.actions: Categorical | Gaussian | Squashed = actions_of(action_space)
+        if squashed:
+            if isinstance(self.actions, Categorical):
+                raise ValueError(f"squashed actions are those of a Box, not of {action_space}")
+            self.actions = Squashed(self.actions.low, self.actions.high)
         self.keep_views()
 
     @classmethod
     def scratch(
-        cls, envs: Envs, *, hidden: Sequence[int] = (64, 64), critic: bool = False, seed: int = 0
+        cls,
+        envs: Copies,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        critic: bool = False,
+        squashed: bool = False,
+        seed: int = 0,
     ) -> ControlPolicy:
         """A new actor for these environments: tanh layers, and a Gaussian whose spread is a parameter for boxes.
 
         Args:
             hidden: widths of the layers. critic: with a critic of the same widths and layers of its own.
+            squashed: for boxes, ReLU layers, a spread that depends on the observation, and actions squashed into the
+                box, as soft actor-critic has them.
         """
         size, kind = int(np.prod(envs.observation_space.shape or (1,))), actions_of(envs.action_space)
         if isinstance(kind, Categorical):
             actor: nn.Module = mlp(size, hidden, kind.n, 0.01, seed)
+        elif squashed:
+            actor = relu_mlp(size, hidden, 2 * kind.low.size, seed)
         else:
             actor = GaussianHead(mlp(size, hidden, kind.low.size, 0.01, seed), kind.low.size)
         if critic:
             actor = ActorCritic(actor, mlp(size, hidden, 1, 1.0, seed + 1))
-        return cls(actor, envs.action_space)
+        return cls(actor, envs.action_space, squashed=squashed)
 
     @property
     def bootstraps(self) -> bool:
@@ -92,7 +110,7 @@ class ControlPolicy(Views):
         start: Sequence[Any],
         n: int = 1,
         *,
-        env: Envs | None = None,
+        env: Copies | None = None,
         sampling: Any = None,
         seed: int | None = None,
     ) -> Rollout:
@@ -124,7 +142,7 @@ class ControlPolicy(Views):
         """The likeliest actions, as the environment takes them: ``[N, ...] -> [N, ...]``."""
         return self.actions.to_env(self.actions.mode(self.module(observed(observations))))
 
-    def _act(self, env: Envs, how: Steps, seeds: list[int] | None, generator: torch.Generator | None) -> list[Piece]:
+    def _act(self, env: Copies, how: Steps, seeds: list[int] | None, generator: torch.Generator | None) -> list[Piece]:
         """Every piece of an episode that was seen, in order of copies, then of time."""
         now = env.reset(seeds=seeds) if how.fresh or env.observation is None else env.observation
         seen: list[np.ndarray] = []
@@ -145,9 +163,10 @@ class ControlPolicy(Views):
             over = done | out_of_time
             if over.any():
                 running &= ~over
+                # Also after the last step: what is sampled next may go on from here.
+                now = env.reset(over)
                 if how.fresh and not running.any():
                     break
-                now = env.reset(over)
         return pieces(seen, torch.stack(acted), paid, terminated, truncated, reached, first_only=how.fresh)
 
     def encode(self, samples: Sequence[Sample]) -> Rollout:
@@ -163,12 +182,13 @@ class ControlPolicy(Views):
         found: dict[str, Tensor] = {}
         if isinstance(self.module, ActorCritic):
             found = {str(n): state_value(self.module.critic, rollout, str(n)) for n in want if n in VALUES}
-        own = [n for n in want if n not in found]
+        paths: list[Any] = [n for n in want if isinstance(n, Unrolled)]
+        found |= {p.__name__: p.of(self.module, self.actions, rollout) for p in paths}
+        own = [n for n in want if n not in found and n not in paths]
         if not own:
             return found
-        live = rollout.mask > 0
-        observations = rollout.inputs["observations"][live]
-        taken = rollout.inputs["actions"][live]
+        live = Live(rollout.mask)
+        observations, taken = live.take(rollout.inputs["observations"]), live.take(rollout.inputs["actions"])
         outputs = self.module(observations)
         for name in own:
             if isinstance(name, str):
@@ -178,17 +198,22 @@ class ControlPolicy(Views):
                         "ControlPolicy.scratch(critic=True) or a ControlCritic"
                     )
                 values = self.actions.log_prob(outputs, taken) if name == "logps" else self.actions.entropy(outputs)
+            elif isinstance(name, Reparameterised):
+                values = self._drawn(name, observations, outputs, live.take(rollout["noise"]))
             elif isinstance(name, Against):
                 with torch.no_grad():
-                    other = name.other.module(observations)
-                values = name.fn(outputs, other, taken)
+                    others = [other.module(observations) for other in name.others]
+                values = name.fn(outputs, *others, taken)
             else:
                 values = name(outputs, taken)
             key = name if isinstance(name, str) else name.__name__
-            found[key] = values.new_zeros(*live.shape, *values.shape[1:]).masked_scatter(
-                live.reshape(*live.shape, *[1] * (values.ndim - 1)), values
-            )
+            found[key] = live.put(values)
         return found
+
+    def _drawn(self, want: Reparameterised, observations: Tensor, outputs: Tensor, noise: Tensor) -> Tensor:
+        if not isinstance(self.actions, Squashed):
+            raise ValueError("a path gradient through actions needs ControlPolicy.scratch(envs, squashed=True)")
+        return want.fn(observations, *self.actions.of_noise(outputs, noise))
 
 
 def observed(x: np.ndarray) -> Tensor:
