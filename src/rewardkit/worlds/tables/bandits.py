@@ -1,4 +1,4 @@
-"""World ``tables``: bandits whose reward, optimum and best-of-n are known exactly."""
+"""Bandits whose reward, optimum and best-of-n are known exactly; independent letters by their types."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ class TableReward:
         self.table = table
         self._at = {p: i for i, p in enumerate(prompts)}, {a: i for i, a in enumerate(actions)}
 
-    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
+    def of(self, samples: Sequence[Sample]) -> Tensor:
+        """``[N]``, without more ado."""
         rows, columns = self._at
-        index = [(rows[s.asked], columns[s.output]) for s in rollout.samples]
-        return Scores(torch.stack([self.table[i, j] for i, j in index]))
+        return self.table[[rows[s.asked] for s in samples], [columns[s.output] for s in samples]]
+
+    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
+        return Scores(self.of(rollout.samples))
 
 
 @entry("worlds:tables", tags=("exact", "enumerable"))
@@ -69,11 +72,12 @@ class Bandits:
         return policy.logits.detach()[:, 0].log_softmax(-1)
 
     def measure(self, policy: TablePolicy | Tensor) -> dict[str, float]:
-        """Exact ``gold`` and ``kl`` to the reference, means over prompts."""
+        """Exact ``gold``, ``kl`` to the reference and ``entropy`` (the diversity), nats; means over prompts."""
         log_q = policy if isinstance(policy, Tensor) else self.log_probs(policy)
         return {
             "gold": float((log_q.exp() * self.gold_table).sum(-1).mean()),
             "kl": float(kl(log_q, self.log_reference).mean()),
+            "entropy": float(-torch.xlogy(log_q.exp(), log_q.exp()).sum(-1).mean()),
         }
 
     def regularised(self, beta: float) -> dict[str, Tensor]:
@@ -85,6 +89,16 @@ class Bandits:
         """Log-probabilities ``[X, V]`` of best-of-n under the gold reward."""
         rows = zip(self.log_reference, self.gold_table, strict=True)
         return torch.stack([best_of_n_distribution(p, r, n) for p, r in rows])
+
+    def compare(self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int) -> list[Judgement]:
+        """Simulated annotators: Bradley-Terry on gold, a unit of gold a nat."""
+        chance = torch.Generator().manual_seed(seed)
+        ahead = self.gold.of(first) - self.gold.of(second)
+        wins = torch.rand(len(ahead), generator=chance) < torch.sigmoid(ahead)
+        return [
+            Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated")
+            for a, b, won in zip(first, second, wins.tolist(), strict=True)
+        ]
 
     def comparisons(self, *, noisy: bool = True) -> list[Judgement]:
         """Every pair of actions of every prompt with its Bradley-Terry probability; without noise, the better one wins.
