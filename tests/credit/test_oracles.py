@@ -11,10 +11,16 @@ from torch import Tensor
 
 from rewardkit import testing
 from rewardkit.credit.base import Part, Rule, chain, drop_cut, per_part
+from rewardkit.credit.bellman import exponential_weight, td_target
+from rewardkit.credit.branches import PromptHistory, branch_contrast
 from rewardkit.credit.group import group_relative, rloo, whiten
 from rewardkit.credit.kl import kl_penalty
 from rewardkit.credit.placement import place
+from rewardkit.credit.process import dense_rloo, pass_rate_filter
 from rewardkit.credit.returns import gae, reward_to_go, total
+from rewardkit.credit.segments import macro_action_gae
+from rewardkit.credit.shaping import potential_shaping
+from rewardkit.credit.turns import turn_discounted_group
 from rewardkit.needs import Column, call
 from rewardkit.objectives.methods import METHODS
 from rewardkit.registry import Registry
@@ -59,6 +65,49 @@ def truncated(rewards: Tensor, values: Tensor, mask: Tensor, scores: Tensor) -> 
     return gae(rewards, values, mask, scores, gamma=0.9, lam=0.7)
 
 
+def shaped(rewards: Tensor, values: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """``potential_shaping`` with values for potentials."""
+    return potential_shaping(rewards, values, mask, gamma=0.9)
+
+
+def filtered(outcome: Tensor, ok: Tensor, group: Tensor, mask: Tensor) -> dict[str, Any]:
+    """``pass_rate_filter`` on outcomes of 0 and 1."""
+    passed = {"outcome": (outcome > 0).to(outcome.dtype), "ok": ok}
+    return pass_rate_filter((Part("whole", 1.0, passed),), ok, group, mask, part="whole", low=0.4)
+
+
+def by_turns(rule: Rule) -> Rule:
+    """A rule that reads turns, of two trained positions each."""
+
+    def numbered(rewards: Tensor, ok: Tensor, group: Tensor, mask: Tensor) -> dict[str, Any]:
+        live = mask > 0
+        turn = torch.where(live, live.long().cumsum(1).sub(1) // 2, -1)
+        return rule(rewards=rewards, turn=turn, ok=ok, group=group, mask=mask)
+
+    return numbered
+
+
+def by_actions(rewards: Tensor, values: Tensor, mask: Tensor) -> dict[str, Any]:
+    """``macro_action_gae`` of actions of two trained positions each."""
+    live = mask > 0
+    return macro_action_gae(rewards, values, torch.where(live, live.long().cumsum(1).sub(1) // 2, -1), mask, gamma=0.9)
+
+
+def bellman(rewards: Tensor, values: Tensor, old_values: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """``td_target`` where some steps ended the episode."""
+    return td_target(rewards, values, (old_values > 0.5).to(values.dtype), mask, gamma=0.9)
+
+
+def imitated(values: Tensor, old_values: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """``exponential_weight`` of Q that some other network gave."""
+    return exponential_weight(old_values, values, mask)
+
+
+def by_group(outcome: Tensor, ok: Tensor, group: Tensor, mask: Tensor) -> dict[str, Any]:
+    """``PromptHistory`` that remembers nothing; a group is all there is of its prompt."""
+    return PromptHistory(turns=0)(outcome, ok, group, mask)
+
+
 # The word before the comma is the registered name.
 RULES: dict[str, Rule] = {
     "place": placed,
@@ -66,13 +115,19 @@ RULES: dict[str, Rule] = {
     "reward_to_go, discounted": partial(reward_to_go, gamma=0.9),
     "gae": gae,
     "gae, bootstrapped": truncated,
+    "macro_action_gae": by_actions,
     "total": total,
+    "potential_shaping": shaped,
+    "td_target": bellman,
+    "exponential_weight": imitated,
     "group_relative": group_relative,
     "group_relative, unscaled": partial(group_relative, scale="none"),
     "group_relative, scaled by the batch": partial(group_relative, scale="batch"),
     "rloo": rloo,
     "whiten": whiten,
     "whiten, over rows": partial(whiten, over="rows"),
+    "per_prompt_history_norm, without history": by_group,
+    "diffusion_branch_contrast": branch_contrast,
     "kl_penalty": partial(kl_penalty, coef=0.1),
     "kl_penalty, k3": partial(kl_penalty, coef=0.1, estimator="k3"),
     "kl_penalty, a coefficient a row": partial(kl_penalty, coef=Column("scores")),
@@ -83,6 +138,13 @@ RULES: dict[str, Rule] = {
     "per_part, of group_relative": in_parts(per_part(group_relative)),
     "per_part, of two rules": in_parts(per_part(rloo, by={"some": reward_to_go})),
     "per_part, whitened": in_parts(per_part(group_relative, after=partial(whiten, over="rows"))),
+    "dense_rloo": dense_rloo,
+    "dense_rloo, discounted": partial(dense_rloo, gamma=0.9),
+    "pass_rate_filter": filtered,
+    "turn_discounted_group": by_turns(turn_discounted_group),
+    "turn_discounted_group, at the same turn": by_turns(
+        partial(turn_discounted_group, gamma=0.7, baseline="position", scale="none")
+    ),
 }
 METHOD_RULES: dict[str, Rule] = {f"method, {name}": method.credit for name, method in METHODS.items()}
 CASES = RULES | METHOD_RULES

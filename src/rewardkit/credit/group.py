@@ -32,7 +32,7 @@ def _deviations(outcome: Tensor, ok: Tensor, group: Tensor) -> tuple[Tensor, Ten
     return torch.where(used, x - mean[index], torch.zeros_like(x)), count, index
 
 
-def _spread_rows(advantages: Tensor, ok: Tensor, mask: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+def spread_rows(advantages: Tensor, ok: Tensor, mask: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """A row's advantage on each of its trained positions; weight 0 where it was not scored."""
     dtype = torch.promote_types(dtype, torch.float32)
     on = (mask > 0) & ok[:, None]
@@ -77,7 +77,7 @@ def group_relative(
         deviation = deviation / ((squares / (count - 1).clamp(min=1)).sqrt() + eps)[index]
     elif scale == "batch":
         deviation = deviation / (_std(outcome[ok].double()) + eps)
-    return _spread_rows(deviation, ok, mask, outcome.dtype)
+    return spread_rows(deviation, ok, mask, outcome.dtype)
 
 
 @entry(
@@ -96,7 +96,7 @@ def rloo(outcome: Tensor, ok: Tensor, group: Tensor, mask: Tensor) -> dict[str, 
     [[-2.0], [2.0]]
     """
     deviation, count, index = _deviations(outcome, ok, group)
-    return _spread_rows(deviation * (count / (count - 1).clamp(min=1))[index], ok, mask, outcome.dtype)
+    return spread_rows(deviation * (count / (count - 1).clamp(min=1))[index], ok, mask, outcome.dtype)
 
 
 def _std(x: Tensor) -> Tensor:

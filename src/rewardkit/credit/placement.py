@@ -73,10 +73,10 @@ def _place_leaf(scores: Scores, rollout: Rollout, name: str) -> Tensor:
             if value.shape != mask.shape:
                 raise ValueError(f"{name!r} scores tokens as {tuple(value.shape)}; the rollout is {tuple(mask.shape)}")
             rewards_BT = rewards_BT + torch.where(mask > 0, value, torch.zeros_like(value))
-        elif axis == "step":
-            if "step" not in rollout.segments:
-                raise ValueError(f"{name!r} scores steps, but rollout.segments has no 'step': number the steps there")
-            rewards_BT = rewards_BT + _place_steps(value, rollout.segments["step"], mask)
+        elif axis in ("step", "turn"):
+            if axis not in rollout.segments:
+                raise ValueError(f"{name!r} scores {axis}s, but rollout.segments has no {axis!r}: number them there")
+            rewards_BT = rewards_BT + _place_steps(value, rollout.segments[axis], mask)
         else:
             raise ValueError(f"{name!r} scores the output's own axes ({axis!r}): they have no place on the time axis")
     if scores.outcome is not None and mask.shape[1]:
@@ -94,13 +94,13 @@ def _place_leaf(scores: Scores, rollout: Rollout, name: str) -> Tensor:
 def place(scores: Scores, rollout: Rollout) -> Tensor:
     """Rewards on the time axis: ``[B, T]``.
 
-    Token scores stay where they are, a step's score goes to the last trained position of its segment, an outcome to
-    the last trained position of its row: paid once, whether that position is an EOS, a cut-off token or an action.
-    Every part of a composed score is placed at its weight. Rows that are not OK, and rows without a trained position
-    (see :func:`unplaced`), get nothing.
+    Token scores stay where they are, a step's or a turn's score goes to the last trained position of its segment, an
+    outcome to the last trained position of its row: paid once, whether that position is an EOS, a cut-off token or an
+    action. Every part of a composed score is placed at its weight. Rows that are not OK, and rows without a trained
+    position (see :func:`unplaced`), get nothing.
 
     Raises:
-        ValueError: for step scores without ``rollout.segments["step"]``, or scores on the output's own axes.
+        ValueError: for step or turn scores without those ``rollout.segments``, or scores on the output's own axes.
 
     >>> from rewardkit.types import Sample
     >>> rollout = Rollout([Sample("x", "ab")], torch.tensor([[1.0, 1.0, 0.0]]))

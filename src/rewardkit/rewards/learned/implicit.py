@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from rewardkit.types import ERROR, OK, Cost, Rollout, Scores
 
 @entry(
     "rewards.learned:implicit_log_ratio",
+    aliases=("contrastive_dpo_reward",),
     tags=("learned", "needs-reference"),
     source="Rafailov et al. 2023, arXiv:2305.18290, equation 5",
 )
@@ -96,7 +98,12 @@ class ImplicitReward(RewardBase):
 
 
 def _read(policy: Any, rollout: Rollout, row: int) -> Rollout:
-    """One row as a policy reads it: the ids that were sampled where they are its tokenizer's, else encoded anew."""
+    """One row as a policy reads it, see :func:`_own`; without segments, which not every row may have."""
+    return replace(_own(policy, rollout, row), segments={})
+
+
+def _own(policy: Any, rollout: Rollout, row: int) -> Rollout:
+    """The ids that were sampled where they are the policy's tokenizer's, else encoded anew."""
     sample = rollout.samples[row]
     codec = getattr(policy, "codec", None)
     if codec is None or "prompt_ids" not in rollout.inputs:
