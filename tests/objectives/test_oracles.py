@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from rewardkit.needs import Column, name_of
 from rewardkit.objectives.imitation import sft
 from rewardkit.objectives.policy import clipped, entropy_bonus, exact_kl, kl, reinforce
 from rewardkit.objectives.preference import dpo, ipo, kto, simpo
+from rewardkit.objectives.regression import difference_regression
 from rewardkit.objectives.reward import bradley_terry, bradley_terry_ties, plackett_luce
 from rewardkit.objectives.value import value_loss
 from rewardkit.registry import Registry
@@ -26,6 +28,10 @@ OBJECTIVES = {
     "dpo, over positions": partial(dpo, beta=0.7, smoothing=0.1, over="position"),
     "ipo": ipo,
     "ipo, summed": partial(ipo, average=False),
+    "difference_regression": partial(difference_regression, target=0.4),
+    "difference_regression, averaged, target from a column": partial(
+        difference_regression, target=Column("scores", of="difference"), average=True
+    ),
     "simpo": simpo,
     "kto": partial(kto, desirable=1.3, undesirable=0.8),
     "bradley_terry": partial(bradley_terry, margin=0.2, smoothing=0.1, center=0.01),
@@ -50,6 +56,7 @@ OBJECTIVES = {
 }
 
 BY_DESIGN = {
+    "difference_regression, averaged, target from a column": ("label_swap",),  # the target swaps its sign with them
     "kto": ("gradients",),  # its reference point is held constant, so its gradient is not that of its value
     "dpo, margin and weight from columns": ("label_swap",),  # the better row's weight is another one once labels swap
 }
@@ -64,10 +71,23 @@ def test_objective_passes_every_oracle(name: str) -> None:
 
 def test_every_registered_objective_is_here() -> None:
     known = {name_of(fn) for fn in OBJECTIVES.values()}
-    modules = ("preference", "reward", "imitation", "policy", "value")
+    modules = ("preference", "regression", "reward", "imitation", "policy", "value")
     registered = {
         name_of(e.thing)
         for module in modules
         for e in Registry.load(f"rewardkit.objectives.{module}").find(module="objectives")
     }
     assert registered == known
+
+
+OWN_BATCH = ("contrastive", "distillation", "outcome", "pacs", "ratings", "segment", "steering")
+"""Modules whose objectives read names of their own: their tests make the batch."""
+
+
+@pytest.mark.parametrize("module", OWN_BATCH)
+def test_objectives_with_a_batch_of_their_own_pass_the_oracles_in_their_own_test(module: str) -> None:
+    text = (Path(__file__).parent / f"test_{module}.py").read_text(encoding="utf-8")
+    named = [name_of(e.thing) for e in Registry.load(f"rewardkit.objectives.{module}").find(module="objectives")]
+    assert named
+    assert "testing.check(" in text
+    assert all(name in text for name in named)

@@ -8,7 +8,7 @@ to carry more often. Annotators compare replies with noise and like long ones; g
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,20 @@ def gold_score(prompt: str, reply: str, *, ended: bool = True) -> float:
     return distinct - 0.25 * (len(right) - distinct + idle) - 0.5 * wrong - (0.0 if ended else 1.0)
 
 
+def errors(prompt: str, reply: str) -> list[frozenset[str]]:
+    """What is wrong with each character, ``idle``, ``wrong`` or nothing: what :func:`gold_score` takes off.
+
+    >>> [sorted(e) for e in errors("A", "aa-e")]
+    [[], ['idle'], ['idle'], ['wrong']]
+    """
+    own = letters(ord(prompt) - ord("A"))
+    found = []
+    for i, c in enumerate(reply):
+        idle = c in (PADDING, FLOURISH) or (c in own and c in reply[:i])
+        found.append(frozenset({"idle"} if idle else set() if c in own else {"wrong"}))
+    return found
+
+
 class Gold(RewardBase):
     """The gold score of each row. Nothing is trained on it unless a recipe says so."""
 
@@ -135,6 +149,18 @@ class Tokens:
                 gap = (self.liking(a) - self.liking(b)) / self.noise
                 first = rng.random() < 1 / (1 + math.exp(-gap))
                 found.append(Judgement((a, b), rank=(0, 1) if first else (1, 0), annotator=f"simulated {seed}"))
+        return found
+
+    def mark(self, samples: Sequence[Sample], seed: int, *, flips: float = 0.1) -> list[Judgement]:
+        """An annotator's marks: characters that are ``idle`` (repeated, padding, flourish) or ``wrong`` (of another
+        topic). Each character's mark is wrong with probability ``flips``."""
+        rng = np.random.default_rng(seed)
+        found = []
+        for s in samples:
+            spans = []
+            for i, kinds in enumerate(errors(s.prompt, s.output)):
+                spans += [(0, i, i + 1, k) for k in ("idle", "wrong") if (k in kinds) != (rng.random() < flips)]
+            found.append(Judgement((s,), spans=tuple(spans), note="marked", annotator=f"simulated {seed}"))
         return found
 
     def liking(self, sample: Sample) -> float:
