@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 
 NAME = "worlds"
 HELP = "Build the embedded testbeds: a world's base policy is trained once and kept in the user's cache folder."
-WORLDS = ("assistant",)
+WORLDS = {
+    "assistant": ("rewardkit.worlds.assistant", "AssistantWorld"),
+    "agents": ("rewardkit.worlds.agents", "Agents"),
+    "arithmetic": ("rewardkit.worlds.arithmetic", "Arithmetic"),
+    "control": ("rewardkit.worlds.control", "Control"),
+    "captions": ("rewardkit.worlds.captions", "Captions"),
+    "motifs": ("rewardkit.worlds.motifs", "Motifs"),
+    "moving_shapes": ("rewardkit.worlds.moving_shapes", "MovingShapes"),
+    "shapes": ("rewardkit.worlds.shapes", "Shapes"),
+}
+"""Module and class of each world with a base policy to build."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build one world and print where its base policy lies."""
-    from rewardkit.worlds.assistant import AssistantWorld
-
+    module, name = WORLDS[args.world]
+    world = getattr(importlib.import_module(module), name)(seed=args.seed)
     began = time.monotonic()
     options = {} if args.steps is None else {"steps": args.steps}
-    folder = AssistantWorld(seed=args.seed).build(force=args.force, **options)
+    folder = world.build(force=args.force, **options)
     print(f"{folder}  ({time.monotonic() - began:.0f} s)")
     return 0
 
