@@ -12,7 +12,7 @@ import torch
 from rewardkit.data.whole import write_json
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("control_ppo", "proofs")
+NAMES = ("control_ppo", "control_sac", "proofs")
 
 
 def main() -> None:

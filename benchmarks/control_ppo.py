@@ -63,7 +63,7 @@ def ours(s: Setting, seed: int) -> Callable[[np.ndarray], np.ndarray]:
     """Train with the online loop; the greedy actor on observations ``[N, ...]``."""
     envs = Envs(s.env, s.copies, seed=seed)
     policy = ControlPolicy.scratch(envs, critic=True, seed=seed)
-    adam = partial(torch.optim.Adam, lr=s.lr, eps=1e-5)
+    adam = partial(torch.optim.Adam, lr=s.lr, eps=1e-5, fused=True)
     updates = s.turns * s.epochs * -(-s.copies * s.steps // s.batch)
     options: dict[str, Any] = {"optimizer": adam, "clip": s.clip_norm}
     options |= {"schedule": "linear", "total_steps": updates} if s.linear else {}

@@ -29,6 +29,7 @@ from rewardkit.worlds.gaussians import Gaussians
 
 WORLD, HOW, BETA = Gaussians(), Denoise(10), 0.3
 PAIRS = 2000
+DPO_BETAS = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 class Score(nn.Module):
@@ -57,10 +58,26 @@ def by_policy_gradient(policy: DiffusionPolicy, reward: TensorReward, seed: int)
     policy_gradient(policy, reward, WORLD.prompts, beta=BETA, lr=3e-4, n=32, steps=120, sampling=HOW, seed=seed)
 
 
-def by_preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
+def by_preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int, *, beta: float) -> None:
     """Pairs of the base policy's own points."""
     drawn = policy.sample(WORLD.prompts * 500, 2, sampling=HOW, seed=200 + seed)
-    preferences(policy, drawn, reward, beta=0.3, lr=3e-4, epochs=4, seed=seed)
+    preferences(policy, drawn, reward, beta=beta, lr=3e-4, epochs=4, seed=seed)
+
+
+def dpo_beta(base: DiffusionPolicy, seed: int = 100) -> float:
+    """The coefficient whose policy has most of what policy gradient goes up, the learned reward less ``BETA`` times the
+    KL, on a seed of its own. Gold is not looked at."""
+    reward = reward_model(base, seed)
+
+    def regularised(beta: float) -> float:
+        policy = copy.deepcopy(base)
+        by_preferences(policy, reward, seed, beta=beta)
+        drawn = policy.sample(WORLD.prompts, 500, sampling=HOW, seed=seed)
+        proxy = reward(drawn).outcome
+        assert proxy is not None
+        return float(proxy.mean()) - BETA * WORLD.measure(policy, n=500, sampling=HOW)["kl"]
+
+    return max(DPO_BETAS, key=regularised)
 
 
 def backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
@@ -95,7 +112,6 @@ def optimum(policy: DiffusionPolicy, seed: int) -> list[dict[str, float]]:
 
 METHODS: dict[str, Callable[[DiffusionPolicy, TensorReward, int], None]] = {
     "policy gradient": by_policy_gradient,
-    "preferences": by_preferences,
     "backpropagation": backpropagation,
 }
 
@@ -108,9 +124,12 @@ def prove(run: Run) -> Proof:
     for kind in ("diffusion", "flow"):
         base = WORLD.base_policy(kind)  # type: ignore[arg-type]
         proof.add(kind, "base", 0, WORLD.measure(base, n=1000, sampling=HOW))
+        beta = dpo_beta(base)
+        run.say(f"gaussians {kind}: beta of dpo is {beta}")
+        methods = METHODS | {"preferences": partial(by_preferences, beta=beta)}
         for seed in range(run.seeds):
             reward = reward_model(base, seed)
-            for name, train in METHODS.items():
+            for name, train in methods.items():
                 policy = copy.deepcopy(base)
                 train(policy, reward, seed)
                 run.say(proof.add(kind, name, seed, WORLD.measure(policy, n=1000, sampling=HOW)))

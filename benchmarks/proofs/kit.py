@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
+
 from rewardkit.credit.base import chain
 from rewardkit.credit.group import group_relative
 from rewardkit.credit.kl import kl_penalty
 from rewardkit.data.rows import attach, comparison_rows
 from rewardkit.evals.report.charts import drawing
-from rewardkit.evals.report.page import Page, Section, Table, Tile
+from rewardkit.evals.report.page import Page, Section, Shown, Table, Tile
 from rewardkit.feedback.pairs import best_worst_pairs
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
@@ -27,6 +29,22 @@ from rewardkit.training.reference import attach_reference
 from rewardkit.types import Judgement, Rollout
 
 COLOURS = ("#3867d6", "#20876b", "#c77d0a", "#a23b72")
+
+
+def compared(judge: Callable[..., list[Judgement]], drawn: Rollout, times: int, *, seed: int) -> list[Judgement]:
+    """Comparisons of outputs of one prompt, each output in up to ``times`` of them.
+
+    Args:
+        judge: ``(first, second, seed=) -> judgements``, a world's annotators.
+    """
+    chance, first, second = torch.Generator().manual_seed(seed), [], []
+    for group in drawn.group.unique():
+        rows = (drawn.group == group).nonzero()[:, 0]
+        for _ in range(times):
+            mixed = rows[torch.randperm(len(rows), generator=chance)].tolist()
+            first += mixed[: len(rows) // 2]
+            second += mixed[len(rows) // 2 : len(rows) // 2 * 2]
+    return judge([drawn.samples[i] for i in first], [drawn.samples[i] for i in second], seed=seed)
 
 
 def learned(reward: Any, judged: Sequence[Judgement], *, lr: float, epochs: float, batch: int, seed: int) -> Any:
@@ -78,6 +96,21 @@ class Run:
     say: Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Curve:
+    """What a proof's curves show.
+
+    Args:
+        figure: its name in every point of a curve, beside ``step``. label: of the vertical axis. caption: below the
+            chart. logarithmic: both axes, for what falls towards 0.
+    """
+
+    figure: str = "objective"
+    label: str = "gold - beta KL"
+    caption: str = "Gold itself with a KL in the reward: the regularised objective against its exact maximum."
+    logarithmic: bool = False
+
+
 @dataclass
 class Proof:
     """Figures of a world."""
@@ -87,7 +120,9 @@ class Proof:
     rows: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, list[list[dict[str, float]]]] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
+    samples: list[Shown] = field(default_factory=list)
     highest: float | None = None
+    curve: Curve = Curve()
 
     def add(self, kind: str, method: str, seed: int, figures: Mapping[str, float]) -> str:
         """Keep one run's figures; returns a line about them."""
@@ -116,11 +151,11 @@ class Proof:
         trained = [r for r in rows if r["method"] != "base"]
         return Page(
             title=f"World {self.world}",
-            lede="One learned reward, three ways to optimise a generator against it, with the losses, credit and loop "
+            lede="One learned reward, and ways to optimise a generator against it with the losses, credit and loop "
             "that language models are trained with.",
             verdict=f"Gold rose in {len(better)} of {len(trained)} settings; {self.note}.",
             lead_chart=self._curve() if self.curves else self._bars(rows),
-            lead_caption="Gold itself with a KL in the reward: the regularised objective against its exact maximum."
+            lead_caption=self.curve.caption
             if self.curves
             else "Gold by method, means over seeds with their 95% intervals.",
             tiles=[
@@ -129,7 +164,7 @@ class Proof:
             ],
             sections=[
                 Section("Figures", table=_table(rows)),
-                Section("What they make", charts=self.pictures),
+                Section("What they make", charts=self.pictures, samples=self.samples),
             ],
         ).html()
 
@@ -137,13 +172,16 @@ class Proof:
         with drawing(1, 1, 9.2, 3.6) as (_, axis, out):
             for (kind, runs), colour in zip(self.curves.items(), COLOURS, strict=False):
                 for i, run in enumerate(runs):
-                    steps, height = [p["step"] for p in run], [p["objective"] for p in run]
+                    steps, height = [p["step"] for p in run], [p[self.curve.figure] for p in run]
                     axis.plot(steps, height, marker="o", ms=3, color=colour, label=kind if i == 0 else None)
             if self.highest is not None:
                 axis.axhline(self.highest, color="#c77d0a", ls="--", label="exact maximum")
             axis.set_xlabel("turn")
-            axis.set_ylabel("gold - beta KL")
-            axis.legend(loc="lower right")
+            axis.set_ylabel(self.curve.label)
+            if self.curve.logarithmic:
+                axis.set_xscale("log")
+                axis.set_yscale("log")
+            axis.legend(loc="lower left" if self.curve.logarithmic else "lower right")
         return out[0]
 
     def _bars(self, rows: list[dict[str, Any]]) -> str:
@@ -156,6 +194,18 @@ class Proof:
             axis.invert_yaxis()
             axis.set_xlabel("gold")
         return out[0]
+
+
+def gold_by_kl(rows: Sequence[Mapping[str, Any]], *, ylabel: str = "gold") -> str:
+    """Gold against KL to the base, a point a run and a colour a method, as a picture."""
+    with drawing(1, 1, 9.2, 3.6) as (_, axis, out):
+        for method, colour in zip(dict.fromkeys(r["method"] for r in rows), ("#66727f", *COLOURS), strict=False):
+            own = [r for r in rows if r["method"] == method]
+            axis.scatter([r["kl"] for r in own], [r["gold"] for r in own], s=26, color=colour, label=method)
+        axis.set_xlabel("KL to the base (nats an output)")
+        axis.set_ylabel(ylabel)
+        axis.legend(loc="lower right")
+    return out[0]
 
 
 def scatter(name: str, points: Mapping[str, Any], *, limit: float = 3) -> str:

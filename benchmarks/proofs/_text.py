@@ -1,0 +1,126 @@
+"""What the proofs of verifiable text worlds share: a reward model from comparisons, policy gradient, preferences.
+
+There is no backpropagation in them: the reward reads text, and text is discrete.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.proofs.kit import Curve, Proof, Run, gold_by_kl, learned, policy_gradient, preferences
+from rewardkit.evals.report.page import Reply, Shown
+from rewardkit.policies.language import LanguagePolicy
+from rewardkit.protocols import Reward
+from rewardkit.rewards.base import RewardBase
+from rewardkit.rewards.learned.scalar import ScalarReward
+from rewardkit.types import Rollout, Sample, Scores
+
+
+class Seen(RewardBase):
+    """A reward that also notes the gold score of everything it is shown, for the curve; nothing is trained on that."""
+
+    def __init__(self, reward: Reward, gold: Reward) -> None:
+        self.reward, self.gold, self.name, self.points = reward, gold, reward.name, list[dict[str, float]]()
+
+    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
+        found = self.gold(rollout).outcome
+        if found is not None:
+            self.points.append({"step": len(self.points) + 1, "gold": float(found.mean())})
+        return self.reward(rollout, ctx)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A world with everything that the proof needs.
+
+    Args:
+        kind: of the generator. world: has ``gold``, ``compare``, ``measure`` and ``prompts``. base: the base policy.
+        options: of ``online`` and ``sample``: ``sampling``, and ``env`` where there is one.
+        pairs: comparisons for the reward model. beta: reward a nat. lr, steps, batch, n: of policy gradient.
+        offline: prompts with four outputs each for preferences. words: an output as people read it.
+    """
+
+    name: str
+    kind: str
+    note: str
+    world: Any
+    base: LanguagePolicy
+    options: Mapping[str, Any]
+    pairs: int
+    words: Callable[[Sample], str]
+    beta: float = 0.05
+    lr: float = 1e-3
+    steps: int = 60
+    batch: int = 8
+    n: int = 8
+    offline: int = 200
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def prompts(self, n: int, seed: int, *, test: bool = False) -> list[Sample]:
+        """``n`` prompts; those for training may come twice."""
+        few = self.world.prompts(min(n, 96), seed, test=test)
+        return [few[i % len(few)] for i in range(n)]
+
+    def draw(self, policy: LanguagePolicy, prompts: Sequence[Sample], n: int, seed: int) -> Rollout:
+        """``n`` outputs of each."""
+        return policy.sample(prompts, n, seed=seed, **self.options)
+
+
+def reward_model(setting: Setting, seed: int) -> ScalarReward:
+    """Bradley-Terry on noisy comparisons of the base policy's own outputs."""
+    drawn = setting.draw(setting.base, setting.prompts(setting.pairs, 300 + seed), 2, 100 + seed).samples
+    judged = setting.world.compare(drawn[0::2], drawn[1::2], seed=seed)
+    return learned(ScalarReward.from_policy(setting.base, seed=seed), judged, lr=1e-3, epochs=3, batch=32, seed=seed)
+
+
+def by_policy_gradient(setting: Setting, policy: LanguagePolicy, reward: Reward, seed: int) -> list[dict[str, float]]:
+    """Against the learned reward; the gold of what was sampled, turn by turn."""
+    seen = Seen(reward, setting.world.gold)
+    policy_gradient(
+        policy, seen, setting.prompts(96, 400 + seed), beta=setting.beta, lr=setting.lr, seed=seed, n=setting.n,
+        steps=setting.steps, batch=setting.batch, **setting.options,
+    )  # fmt: skip
+    return seen.points
+
+
+def by_preferences(setting: Setting, policy: LanguagePolicy, reward: Reward, seed: int) -> None:
+    """Best against worst of four of the base policy's own outputs."""
+    drawn = setting.draw(policy, setting.prompts(setting.offline, 500 + seed), 4, 200 + seed)
+    preferences(policy, drawn, reward, beta=0.1, lr=3e-4, epochs=3, seed=seed)
+
+
+def prove(setting: Setting, run: Run) -> Proof:
+    """Every method and seed."""
+    measure = setting.world.measure
+    proof = Proof(setting.name, setting.note)
+    proof.curve = Curve("gold", "gold of what was sampled", "Policy gradient on the learned reward: gold by turn.")
+    proof.add(setting.kind, "base", 0, measure(setting.base, **setting.figures))
+    shown = {"base": setting.base}
+    for seed in range(run.seeds):
+        reward = reward_model(setting, seed)
+        for name in ("policy gradient", "preferences"):
+            policy = copy.deepcopy(setting.base)
+            if name == "preferences":
+                by_preferences(setting, policy, reward, seed)
+            else:
+                points = by_policy_gradient(setting, policy, reward, seed)
+                proof.curves.setdefault(setting.kind, []).append(points)
+            run.say(proof.add(setting.kind, name, seed, measure(policy, **setting.figures)))
+            if seed == 0:
+                shown[name] = policy
+    proof.pictures.append(gold_by_kl(proof.rows))
+    proof.samples = [_outputs(setting, prompt, shown) for prompt in setting.prompts(6, 9, test=True)]
+    return proof
+
+
+def _outputs(setting: Setting, prompt: Sample, policies: Mapping[str, LanguagePolicy]) -> Shown:
+    """One output of each policy to a test prompt, with its gold score."""
+    found = []
+    for name, policy in policies.items():
+        rollout = setting.draw(policy, [prompt], 1, 5)
+        gold = setting.world.gold(rollout).outcome
+        found.append(Reply(name, setting.words(rollout.samples[0]), f"gold {float(gold[0]):.0f}"))
+    return Shown(f"{str(prompt.asked).strip()}  (right: {prompt.hidden['answer'].strip()})", found)
