@@ -119,5 +119,5 @@ def test_a_full_run_is_recorded_as_json(tmp_path, source):
 
 
 def test_a_work_without_a_recipe_is_named():
-    with pytest.raises(KeyError, match="has no recipe yet; there are alignment_asymptotics"):
+    with pytest.raises(KeyError, match="has no recipe yet; there are aligndistil, alignment_asymptotics"):
         get("pure")

@@ -449,3 +449,15 @@ def test_state_continues_to_the_same_curve_in_a_new_learner() -> None:
     assert [resumed.step(Term(data, likelihood)) for _ in range(4)] == expected
     with pytest.raises(ValueError, match="another model"):
         Learner(Net()).load_state_dict(state)
+
+
+def test_a_step_changes_the_version_of_the_weights() -> None:
+    """Fused kernels do not count their writes: log-probs of the old weights would be taken for those of the new ones."""
+    policy = TablePolicy(["x"], ["a", "b"])
+    learner, data = Learner(policy, lr=0.1), policy.encode([Sample("x", "a")])
+    before, stale = policy.version, learner.attach(data, policy)
+    learner.step(Term(data, likelihood))
+    assert policy.version != before
+    found = learner.attach(stale, policy)["ref_logps"]
+    torch.testing.assert_close(found, policy.evaluate(data)["logps"].detach())
+    assert not torch.equal(found, stale["ref_logps"])

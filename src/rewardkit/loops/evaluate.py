@@ -55,7 +55,7 @@ def mean_score(
     return score
 
 
-@entry("loops.evaluate:win_rate", tags=("held-out",))
+@entry("loops.evaluate:win_rate", aliases=("evals:pairwise_winrate",), tags=("held-out",))
 def win_rate(
     prompts: Sequence[Any], reward: Reward, against: Any, *, sampling: Any = None, seed: int = 0
 ) -> Callable[[Any], Measure]:

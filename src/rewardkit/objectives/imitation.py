@@ -11,7 +11,12 @@ from rewardkit.registry import entry
 
 @entry(
     "objectives.imitation:sft",
-    aliases=("reward_weighted_regression",),
+    aliases=(
+        "reward_weighted_regression",
+        "objectives.diffusion:denoising_mse",
+        "objectives.diffusion:flow_rwr",
+        "objectives.diffusion:reward_weighted",
+    ),
     tags=("imitation", "offline"),
     source="maximum likelihood; with weight = exp(reward / beta): Peters & Schaal 2007, reward-weighted regression",
 )

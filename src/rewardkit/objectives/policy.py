@@ -60,7 +60,7 @@ def _ratio(apart_BT: Tensor, mask: Tensor | None, level: Level) -> Tensor:
 
 @entry(
     "objectives.policy:clipped",
-    aliases=("ppo_clip",),
+    aliases=("ppo_clip", "objectives.diffusion:ddpo", "objectives.diffusion:rlcm"),
     tags=("policy-gradient", "off-policy"),
     source="Schulman et al. 2017, arXiv 1707.06347, eq. 7; dual: Ye et al. 2020, arXiv 1912.09729, eq. 5; "
     "high above low: Yu et al. 2025 (DAPO), arXiv 2503.14476; sequence: Zheng et al. 2025 (GSPO), arXiv 2507.18071",
@@ -113,7 +113,7 @@ def clipped(
     ratio_BT = _ratio(token_BT, mask, level)
     gain_BT = inside(advantages.detach(), mask)
     least, most = 1 - spread(low, ratio_BT, "low"), 1 + spread(high, ratio_BT, "high")
-    held_BT = torch.minimum(torch.maximum(ratio_BT, ratio_BT.new_tensor(0) + least), ratio_BT.new_tensor(0) + most)
+    held_BT = ratio_BT.clamp(min=least).clamp(max=most)
     value = -torch.minimum(ratio_BT * gain_BT, held_BT * gain_BT)
     if dual is not None:
         value = torch.where(gain_BT < 0, torch.minimum(value, -dual * gain_BT), value)

@@ -53,6 +53,12 @@ def _contrast(
 
 @entry(
     "objectives.preference:dpo",
+    aliases=(
+        "objectives.diffusion:diffusion_dpo",
+        "objectives.diffusion:flow_dpo",
+        "objectives.diffusion:ddim_inpo",
+        "objectives.diffusion:d3po",
+    ),
     tags=("pairwise", "offline", "needs-reference"),
     source="Rafailov et al. 2023, arXiv 2305.18290, eq. 7; smoothing: Mitchell 2023 (cDPO); "
     "hinge: Zhao et al. 2023 (SLiC)",
@@ -88,8 +94,10 @@ def dpo(
         margin: how much the implicit rewards must differ, in reward units. weight: multiplies the loss.
         link: ``sigmoid``, or ``hinge`` for ``relu(1 - z)``.
         average: mean instead of sum over the positions of a row (length-normalised DPO).
-        over: ``position`` links each position alone and averages the losses over positions that both rows train, as
-            Diffusion-DPO does with draws of (t, noise) shared by both (Wallace et al. 2023, arXiv 2311.12908).
+        over: ``position`` links each position alone and averages the losses over positions that both rows train: on
+            encoded outputs of a diffusion or flow policy, Diffusion-DPO with its draws of (t, noise) shared by both
+            (Wallace et al. 2023, arXiv 2311.12908), Flow-DPO, and with inversion InPO; on sampled ones, step by step,
+            D3PO (Yang et al. 2023, arXiv 2311.13231).
 
         ``beta``, ``smoothing``, ``margin`` and ``weight`` are numbers or tensors ``[P]``; from a column of the rollout:
         ``partial(dpo, margin=Column("strength", of="better"))``.

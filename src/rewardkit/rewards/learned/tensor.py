@@ -15,12 +15,13 @@ from rewardkit.rewards.base import RewardBase
 from rewardkit.types import Rollout, Sample, Scores
 
 
-@entry("rewards.learned:tensor", tags=("reward-model", "differentiable"))
+@entry("rewards.learned:tensor", aliases=("regression_oracle",), tags=("reward-model", "differentiable"))
 class TensorReward(RewardBase):
     """A network that scores an output given its prompt.
 
     Args:
-        module: ``(outputs [N, ...], condition [N, C]) -> [N]`` or ``[N, 1]``. condition: from a prompt to ``[C]``.
+        module: ``(outputs [N, ...], condition [N, C]) -> [N]`` or ``[N, 1]``. condition: from a prompt to ``[C]``;
+            default: nothing, ``C`` 0. read: from an output to a tensor, for outputs that are none (sequences).
 
     >>> net = nn.Linear(3, 1)
     >>> class OfBoth(nn.Module):
@@ -33,13 +34,20 @@ class TensorReward(RewardBase):
 
     differentiable = True
 
-    def __init__(self, module: nn.Module, *, condition: Callable[[Any], Tensor], name: str = "learned") -> None:
-        self.module, self.condition, self.name = module, condition, name
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        condition: Callable[[Any], Tensor] = lambda prompt: torch.zeros(0),
+        read: Callable[[Any], Tensor] = lambda output: torch.as_tensor(output, dtype=torch.float32),
+        name: str = "learned",
+    ) -> None:
+        self.module, self.condition, self.read, self.name = module, condition, read, name
 
     def encode(self, samples: Sequence[Sample]) -> Rollout:
         """Samples as rows, to be fitted on."""
         inputs = {
-            "outputs": torch.stack([torch.as_tensor(s.output, dtype=torch.float32) for s in samples]),
+            "outputs": torch.stack([self.read(s.output) for s in samples]),
             "condition": torch.stack([self.condition(s.asked) for s in samples]),
         }
         return Rollout(list(samples), torch.ones(len(samples), 1), inputs=inputs)
