@@ -39,7 +39,9 @@ class Games:
         if kind == "cycle" and actions % 2 == 0:
             raise ValueError(f"a cycle needs an odd number of actions, not {actions}")
         if kind == "intransitive" and actions < 3:
-            raise ValueError(f"an intransitive game needs at least 3 actions, not {actions}: one of two beats the other")
+            raise ValueError(
+                f"an intransitive game needs at least 3 actions, not {actions}: one of two beats the other"
+            )
         chance = torch.Generator().manual_seed(seed)
         self.prompts = [f"x{i}" for i in range(prompts)]
         self.actions = [f"a{i}" for i in range(actions)]
