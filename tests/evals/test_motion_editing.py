@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from rewardkit.evals.motion_editing import motion_editing
+from rewardkit.types import Sample
 from rewardkit.worlds.moving_shapes import MovingShapes, flows
 
 
@@ -27,3 +29,11 @@ def test_an_unchanged_picture_is_an_error_of_the_whole_way() -> None:
     samples = MovingShapes().demonstrations(60, seed=1, copied=1.0, astray=0.0)
     ways = [sum(abs(s) for s in sample.prompt.shift) for sample in samples]
     assert motion_editing(samples, flows)["error"].value == pytest.approx(sum(ways) / len(ways), abs=0.05)
+
+
+def test_an_edit_that_asks_for_no_motion_spoils_no_figure() -> None:
+    right = torch.zeros(2, 4, 4)
+    right[0] = 2.0
+    found = motion_editing([Sample("p", right), Sample("p", 0 * right)], lambda s: (s.output, s.output))
+    for name, value in {"direction": 1.0, "error": 0.0, "still": 0.0}.items():
+        assert (found[name].value, found[name].n, found[name].invalid) == (value, 1, 1)

@@ -452,7 +452,7 @@ def test_state_continues_to_the_same_curve_in_a_new_learner() -> None:
 
 
 def test_a_step_changes_the_version_of_the_weights() -> None:
-    """Fused kernels do not count their writes: log-probs of the old weights would be taken for those of the new ones."""
+    """Fused kernels do not count their writes, and stale log-probs would be taken for those of the new weights."""
     policy = TablePolicy(["x"], ["a", "b"])
     learner, data = Learner(policy, lr=0.1), policy.encode([Sample("x", "a")])
     before, stale = policy.version, learner.attach(data, policy)

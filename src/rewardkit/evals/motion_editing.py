@@ -29,7 +29,8 @@ def motion_editing(samples: Sequence[Sample], flows: Callable[[Sample], tuple[Te
     Returns:
         ``alignment``: the score of :class:`rewardkit.rewards.rules.optical_flow.OpticalFlowAlignment`, not rounded;
         ``direction``: the cosine, over pixels that should move; ``error``: the distance of end points there, pixels;
-        ``still``: the share of edits whose mean motion there is below half a pixel.
+        ``still``: the share of edits whose mean motion there is below half a pixel. The last three leave out edits
+        that ask for no motion.
 
     >>> right = torch.zeros(2, 4, 4); right[0] = 2.0
     >>> found = motion_editing([Sample("p", right), Sample("p", 0 * right)], lambda s: (s.output, right))
@@ -46,11 +47,17 @@ def motion_editing(samples: Sequence[Sample], flows: Callable[[Sample], tuple[Te
         a, b = found[:, moves], asked[:, moves]
         size = a.norm(dim=0)
         cosine = (a * b).sum(0) / (size * b.norm(dim=0)).clamp(min=1e-9)
-        one = {"direction": cosine, "error": (a - b).norm(dim=0), "still": (size.mean() < 0.5).float()}
+        one = {
+            "direction": cosine,
+            "error": (a - b).norm(dim=0),
+            "still": torch.where(moves.any(), size.mean() < 0.5, torch.nan),
+        }
         for name, x in one.items():
             values.setdefault(name, []).append(float(x.mean()))
     return {k: _measure(v) for k, v in values.items()}
 
 
 def _measure(values: Sequence[float]) -> Measure:
-    return Measure(sum(values) / len(values), n=len(values), ci=mean_interval(values) if len(values) > 1 else None)
+    known = [x for x in values if x == x]
+    ci = mean_interval(known) if len(known) > 1 else None
+    return Measure(sum(known) / max(1, len(known)), n=len(known), ci=ci, invalid=len(values) - len(known))

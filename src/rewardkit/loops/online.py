@@ -43,7 +43,11 @@ class Step:
     held_out: dict[str, Measure] | None = None
 
 
-@entry("loops:online", aliases=("online_rl",), tags=("on-policy",))
+@entry(
+    "loops:online",
+    aliases=("online_rl", "unified_player_referee", "online_self_judge", "self_judged_rl", "mixed_task_rl"),
+    tags=("on-policy",),
+)
 def online(
     learner: Learner,
     prompts: Prompts,

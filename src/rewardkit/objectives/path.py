@@ -27,7 +27,7 @@ def path_gradient(path_value: Tensor) -> Loss:
 
     Args:
         path_value: ``[B]``, live, from a policy whose sampler can be differentiated: the term asks for it by
-            ``want=(PathValue(reward, last=k),)``, see :class:`rewardkit.policies.diffusion.path.PathValue`, and for
+            ``want=(PathValue(reward, last=k),)``, see :class:`rewardkit.policies.path.PathValue`, and for
             discrete diffusion :class:`rewardkit.policies.masked.path.GumbelValue`.
 
     >>> import torch

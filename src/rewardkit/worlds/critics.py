@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rewardkit.evals.consistency import outcome_process_inconsistency
 from rewardkit.measures.masked import masked_sum
 from rewardkit.objectives.imitation import sft
 from rewardkit.policies.language import LanguagePolicy, Sampling
@@ -142,12 +143,13 @@ class Critics:
         near = policy.sample(self.pairs(pairs, seed), n, sampling=self.sampling, seed=seed)
         far = policy.sample(self.pairs(pairs, seed + 1, elsewhere=True), n, sampling=self.sampling, seed=seed + 1)
         start = policy.at("start").evaluate(near)["logps"]
-        right = [s for s in far.samples if s.output[-1:] == s.hidden["answer"]]
+        right = [s.output[-1:] == s.hidden["answer"] for s in far.samples]
+        sound = [named(s.output) == {s.hidden["why"]} for s in far.samples]
         return {
             "accuracy": _accuracy(near.samples),
             "elsewhere": _accuracy(far.samples),
             "core_f1": float(np.mean([set_f1(named(s.output) or (), {s.hidden["why"]}) for s in far.samples])),
-            "inconsistent": float(np.mean([named(s.output) != {s.hidden["why"]} for s in right])) if right else 0.0,
+            "inconsistent": outcome_process_inconsistency(right, sound).value,
             "gold": float(self.gold(far).outcome.mean()),  # type: ignore[union-attr]
             "kl": float(masked_sum(near["old_logps"] - start, near.mask).mean()),
         }

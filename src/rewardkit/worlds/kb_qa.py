@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from rewardkit.evals.consistency import paraphrase_consistency
+from rewardkit.feedback.paraphrase import paraphrased
 from rewardkit.measures.masked import masked_sum
 from rewardkit.objectives.imitation import sft
 from rewardkit.policies.language import LanguagePolicy, Sampling
@@ -41,6 +43,16 @@ SIZE = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num
 def tokenizer() -> Any:
     """One token a character."""
     return word_tokenizer([*ENTITIES, *"".join(names for _, names in WORDINGS), *"0123456789;?:"], unknown="?")
+
+
+def worded(fact: str, wording: int) -> str:
+    """The question for a fact, ``Ax``, in one of the wordings.
+
+    >>> worded("Ax", 0), worded("By", 1)
+    ('?Ax', 'qB?')
+    """
+    form, names = WORDINGS[wording]
+    return form.format(e=fact[0], a=names[ATTRIBUTES.index(fact[1])])
 
 
 class Gold(RewardBase):
@@ -82,11 +94,10 @@ class KnowledgeQA:
 
     def ask(self, fact: str, wording: int, found: Sequence[str]) -> Sample:
         """A question with its documents; ``hidden`` has ``answer``, ``family`` and ``found``."""
-        form, names = WORDINGS[wording]
-        words = form.format(e=fact[0], a=names[ATTRIBUTES.index(fact[1])])
+        [asked] = paraphrased(Sample(fact, hidden={"answer": self.facts[fact]}), [partial(worded, wording=wording)])
         documents = ";".join(f + self.facts[f] for f in found)
-        hidden = {"answer": self.facts[fact], "family": fact, "found": tuple(sorted(found))}
-        return Sample(f"{documents};{words}", source=words, hidden=hidden)
+        hidden = {**asked.hidden, "found": tuple(sorted(found))}
+        return Sample(f"{documents};{asked.prompt}", source=asked.prompt, hidden=hidden)
 
     def questions(self, n: int, seed: int, *, same: bool = False) -> list[Sample]:
         """``n`` facts in every wording, the four of a fact side by side, each with a retrieval of its own.
@@ -156,9 +167,6 @@ class KnowledgeQA:
     @staticmethod
     def _agreement(said: Sequence[Any], n: int) -> float:
         """How often two of different wordings agree; ``n`` of each wording stand together, four wordings a fact."""
-        size, pairs = n * len(WORDINGS), list(itertools.combinations(range(len(WORDINGS)), 2))
-        found = []
-        for i in range(0, len(said), size):
-            rows = [said[i + w * n : i + (w + 1) * n] for w in range(len(WORDINGS))]
-            found += [a == b for u, v in pairs for a in rows[u] for b in rows[v]]
-        return float(np.mean(found))
+        wordings = [said[i : i + n] for i in range(0, len(said), n)]
+        size = len(WORDINGS)
+        return paraphrase_consistency([wordings[i : i + size] for i in range(0, len(wordings), size)]).value

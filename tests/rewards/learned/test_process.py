@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rewardkit.credit.placement import place
+from rewardkit.feedback.spans import span_labels
 from rewardkit.objectives.segment import segment_ce
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.policies.language.words import word_tokenizer
@@ -36,7 +37,7 @@ def test_spans_of_characters_become_the_last_tokens_of_segments(policy):
     reward = ProcessReward.from_policy(policy, {"sentence": Kind(words), "letter": Kind()}, seed=0)
     rollout = policy.encode([Sample("?", "abc.c.")])
     judged = Judgement((rollout.samples[0],), spans=((0, 2, 3, "sentence"), (0, 4, 5, "letter")), note="")
-    found = reward.labelled(rollout, [judged])
+    found = span_labels(reward, rollout, [judged])
     # Tokens: ab c . c . EOS
     assert found["asked"][0, :, 0].tolist() == [0, 0, 1, 0, 1, 0]
     assert found["labels"][0, :, 0].tolist() == [0, 0, 1, 0, 0, 0]
@@ -48,7 +49,7 @@ def test_an_error_stays_one_when_a_clean_segment_ends_in_the_same_token(policy):
     reward = ProcessReward.from_policy(policy, {"letter": Kind()}, seed=0)
     rollout = policy.encode([Sample("?", "abc")])
     judged = Judgement((rollout.samples[0],), spans=((0, 0, 1, "letter"),), note="")
-    assert reward.labelled(rollout, [judged])["labels"][0, :, 0].tolist() == [1, 0, 0]
+    assert span_labels(reward, rollout, [judged])["labels"][0, :, 0].tolist() == [1, 0, 0]
 
 
 def test_a_verdict_has_seen_its_own_token_and_none_after_it(policy):
@@ -75,7 +76,7 @@ def test_it_learns_from_noisy_marks_what_is_wrong(cache):
     policy = LanguagePolicy.scratch(world.tokenizer, TINY, length=28, seed=0)
     samples = world.demonstrations(600, seed=0)
     reward = ProcessReward.from_policy(policy, {"idle": Kind(), "wrong": Kind()}, seed=0)
-    data = reward.labelled(policy.encode(samples), world.mark(samples, seed=0))
+    data = span_labels(reward, policy.encode(samples), world.mark(samples, seed=0))
     for _ in fit(Learner(reward, lr=3e-3), data, segment_ce, epochs=10, batch=32, seed=0):
         pass
     fresh = world.demonstrations(100, seed=1)

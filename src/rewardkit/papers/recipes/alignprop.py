@@ -148,14 +148,23 @@ def weighted(run: Run) -> dict[str, Any]:
     return by_rounds(run, draw, lambda rollout: [Term(rollout, weight)], each * len(WORLD.prompts))[1]
 
 
+def or_nothing(run: Run, arm: Callable[..., dict[str, Any]], **options: Any) -> dict[str, Any]:
+    """The arm's figures; none where training diverges, which the last step alone does at the largest learning rate."""
+    try:
+        return arm(run, **options)
+    except FloatingPointError:
+        names = ("preferred", "reward", "early", "energy", "kept", "energy_half", "energy_full")
+        return dict.fromkeys(names, float("nan"))
+
+
 RECIPE = Recipe(
     slug="alignprop",
     arms={
-        "alignprop": Arm(alignprop),
-        "last step only": Arm(partial(alignprop, last=1)),
-        "whole chain": Arm(partial(alignprop, last=HOW.steps)),
-        "ddpo": Arm(ddpo),
-        "weighted regression": Arm(weighted),
+        "alignprop": Arm(partial(or_nothing, arm=alignprop)),
+        "last step only": Arm(partial(or_nothing, arm=alignprop, last=1)),
+        "whole chain": Arm(partial(or_nothing, arm=alignprop, last=HOW.steps)),
+        "ddpo": Arm(partial(or_nothing, arm=ddpo)),
+        "weighted regression": Arm(partial(or_nothing, arm=weighted)),
     },
     expectations=[
         Expect("a fifth of the queries reaches DDPO's final reward", "early", "alignprop", "ddpo", low=0,

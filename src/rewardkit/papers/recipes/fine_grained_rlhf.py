@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from rewardkit.credit.placement import place
+from rewardkit.feedback.spans import span_labels
 from rewardkit.objectives.segment import segment_ce
 from rewardkit.papers.kit import comparisons, ppo, preferred, reward_model
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
@@ -71,7 +72,7 @@ def fine(run: Run, policy: LanguagePolicy, *, complete: float = 0.5) -> RewardBa
     world = _world(run)
     drawn = world.draw(policy, run.size(160, 2), 40 + run.seed)
     process = ProcessReward.from_policy(policy, {"idle": Kind(weight=0.3), "wrong": Kind(weight=0.5)}, seed=run.seed)
-    data = process.labelled(policy.encode(drawn.samples), world.mark(drawn.samples, run.seed))
+    data = span_labels(process, policy.encode(drawn.samples), world.mark(drawn.samples, run.seed))
     for _ in fit(Learner(process, lr=1e-3), data, segment_ce, epochs=run.size(3.0, 0.1), batch=32, seed=run.seed):
         pass
     whole = reward_model(

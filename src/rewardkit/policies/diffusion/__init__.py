@@ -5,10 +5,10 @@ from rewardkit.policies.diffusion.consistency import Consistency, Distilled, con
 from rewardkit.policies.diffusion.forked import Forked
 from rewardkit.policies.diffusion.inversion import Inverted
 from rewardkit.policies.diffusion.nets import PointNet
-from rewardkit.policies.diffusion.path import PathValue
 from rewardkit.policies.diffusion.policy import DiffusionPolicy
 from rewardkit.policies.diffusion.process import Diffusion, Flow, Process
 from rewardkit.policies.diffusion.sampling import Denoise, Latent, gaussian_logp
+from rewardkit.policies.path import PathValue
 
 __all__ = [
     "Codec",

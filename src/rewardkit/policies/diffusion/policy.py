@@ -15,11 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from rewardkit.policies.diffusion.codec import Codec
 from rewardkit.policies.diffusion.condition import Condition, each, from_inputs, stacked, to_inputs
 from rewardkit.policies.diffusion.inversion import Inverted, invert
-from rewardkit.policies.diffusion.path import PathValue
 from rewardkit.policies.diffusion.process import Process
 from rewardkit.policies.diffusion.sampling import Denoise, gaussian_logp
 from rewardkit.policies.diffusion.stepwise import DenoiseSteps, cut, forks
 from rewardkit.policies.modes import evaluating
+from rewardkit.policies.path import PathValue
 from rewardkit.policies.views import Views
 from rewardkit.protocols import Against, Want
 from rewardkit.registry import entry
@@ -154,7 +154,7 @@ class DiffusionPolicy(DenoiseSteps, Views):
 
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
         """``logps`` ``[B, T]``, 0 where nothing is trained, or ``fn(means [N, ...], next [N, ...], std) -> [N]``; of
-        sampled rollouts also ``path_value`` ``[B]``, see :class:`rewardkit.policies.diffusion.path.PathValue`.
+        sampled rollouts also ``path_value`` ``[B]``, see :class:`rewardkit.policies.path.PathValue`.
 
         For encoded rollouts a function reads what the network said and what it should have, with a ``std`` of 1; with
         :class:`rewardkit.protocols.Against`, what it said, what the others said, and what they should have.

@@ -16,7 +16,7 @@ from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
 from rewardkit.rewards.base import RewardBase
-from rewardkit.types import Judgement, Rollout, Scores
+from rewardkit.types import Rollout, Scores
 
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 
@@ -83,32 +83,6 @@ class ProcessReward(RewardBase):
         """The weights."""
         return self._module
 
-    def labelled(self, rollout: Rollout, judgements: Sequence[Judgement]) -> Rollout:
-        """The rollout with ``labels`` and ``asked`` ``[B, T, K]``: whether a segment's last token ends one with an
-        error, and whether a segment ends there at all.
-
-        Args:
-            rollout: encoded by the policy. judgements: one a row, of one item; ``spans`` mark the errors by kind.
-        """
-        asked = torch.zeros(*rollout.mask.shape, len(self.kinds))
-        labels = torch.zeros_like(asked)
-        for row, (judged, ids) in enumerate(zip(judgements, rollout.inputs["output_ids"], strict=True)):
-            for k, (name, kind) in enumerate(self.kinds.items()):
-                errors = [(a, b) for _, a, b, label in judged.spans if label == name]
-                for (begin, end), token in self._ends(ids, kind):
-                    asked[row, token, k] = 1.0
-                    # Several segments may end within one token: it is in error if one of them is.
-                    if any(a < end and begin < b for a, b in errors):
-                        labels[row, token, k] = 1.0
-        device = rollout.mask.device
-        return rollout.with_tensors(labels=labels.to(device), asked=asked.to(device))
-
-    def _ends(self, ids: Sequence[int], kind: Kind) -> list[tuple[tuple[int, int], int]]:
-        """Each segment's span of characters with the index of its last token."""
-        reach = [len(self.codec.text(ids[: t + 1])) for t in range(len(ids))]
-        text = self.codec.text(ids)
-        return [((a, b), next(t for t, r in enumerate(reach) if r >= b)) for a, b in kind.segments(text) if b > a]
-
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("scores",)) -> dict[str, Tensor]:
         """``scores`` ``[B, T, K]``: the logit of an error in what ends at each token, with gradients.
 
@@ -134,7 +108,18 @@ class ProcessReward(RewardBase):
         for k, (name, kind) in enumerate(self.kinds.items()):
             paid = torch.zeros_like(logits[..., k])
             for row, ids in enumerate(rollout.inputs["output_ids"]):
-                for _, token in self._ends(ids, kind):
+                for _, token in segment_ends(self.codec, ids, kind):
                     paid[row, token] = -1.0 if logits[row, token, k] > 0 else 1.0
             parts[name] = Scores(dense={"token": paid.to(rollout.mask.device)})
         return Scores.combine(parts, {name: kind.weight for name, kind in self.kinds.items()})
+
+
+def segment_ends(codec: Any, ids: Sequence[int], kind: Kind) -> list[tuple[tuple[int, int], int]]:
+    """Each segment's span of characters with the index of its last token.
+
+    Args:
+        codec: has ``text(ids)``. ids: of an output. kind: says what its segments are.
+    """
+    reach = [len(codec.text(ids[: t + 1])) for t in range(len(ids))]
+    text = codec.text(ids)
+    return [((a, b), next(t for t, r in enumerate(reach) if r >= b)) for a, b in kind.segments(text) if b > a]

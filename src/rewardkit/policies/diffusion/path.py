@@ -1,5 +1,0 @@
-"""See :mod:`rewardkit.policies.path`."""
-
-from rewardkit.policies.path import PathValue
-
-__all__ = ["PathValue"]
