@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.kept import RESULTS
 from benchmarks.proofs.kit import Run
 from rewardkit.data.whole import write_text
 
@@ -22,16 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
 
 
-def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Prove the worlds asked for; pages lie beside the figures."""
+def run(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """Prove the worlds asked for, one after the other; pages lie beside the figures."""
     torch.set_num_threads(1)
-    found = []
     for world in args.world or WORLDS:
         began = time.perf_counter()
         proof = importlib.import_module(f"benchmarks.proofs.{world}").prove(Run(args.seeds, print))
-        page = Path(__file__).parents[1] / "results" / f"proof_{world}.html"
+        page = RESULTS / f"proof_{world}.html"
         write_text(page, proof.page())
-        about = {"world": world, "seconds": time.perf_counter() - began, "note": proof.note}
-        found.append(about | {"rows": proof.summary(), "curves": proof.curves})
         print(page)
-    return found
+        about = {"world": world, "seconds": time.perf_counter() - began, "note": proof.note}
+        yield f"proof_{world}", about | {"rows": proof.summary(), "curves": proof.curves}
