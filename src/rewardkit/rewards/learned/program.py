@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rewardkit.registry import entry
@@ -34,6 +33,7 @@ class ProgramReward(RewardBase):
     Raises:
         ValueError: for a program that cannot be read, with the reason.
 
+    >>> import torch
     >>> reward = ProgramReward("2 * near - 1", torch.tensor([[[0.0], [1.0]]]), ["near"])
     >>> reward.table.tolist(), list(reward.components)
     ([[-1.0, 1.0]], ['(2 * near)', '(-1)'])
@@ -46,17 +46,17 @@ class ProgramReward(RewardBase):
             raise ValueError(f"ProgramReward: {features.shape[-1]} features have {len(names)} names: {list(names)}")
         self.program = program if isinstance(program, Expression) else parse(program, names)
         self.features, self.name = features, name
-        self.named: Mapping[str, Tensor] = dict(zip(names, features.unbind(-1), strict=True))
+        self.by_name: Mapping[str, Tensor] = dict(zip(names, features.unbind(-1), strict=True))
 
     @property
     def table(self) -> Tensor:
         """The reward of every state and action, ``[S, A]``."""
-        return self.program(self.named)
+        return self.program(self.by_name)
 
     @property
     def components(self) -> dict[str, Tensor]:
         """The terms of the sum, ``[S, A]`` each, by their text."""
-        return {str(t): t(self.named) for t in self.program.terms()}
+        return {str(t): t(self.by_name) for t in self.program.terms()}
 
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         states, actions, mask = steps_of(rollout.samples)
