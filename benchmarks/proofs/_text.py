@@ -6,6 +6,7 @@ There is no backpropagation in them: the reward reads text, and text is discrete
 from __future__ import annotations
 
 import copy
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,8 +52,8 @@ class Setting:
     options: Mapping[str, Any]
     pairs: int
     words: Callable[[Sample], str]
-    beta: float = 0.05
-    lr: float = 1e-3
+    beta: float = 0.2
+    lr: float = 3e-4
     steps: int = 60
     batch: int = 8
     n: int = 8
@@ -73,7 +74,22 @@ def reward_model(setting: Setting, seed: int) -> ScalarReward:
     """Bradley-Terry on noisy comparisons of the base policy's own outputs."""
     drawn = setting.draw(setting.base, setting.prompts(setting.pairs, 300 + seed), 2, 100 + seed).samples
     judged = setting.world.compare(drawn[0::2], drawn[1::2], seed=seed)
-    return learned(ScalarReward.from_policy(setting.base, seed=seed), judged, lr=1e-3, epochs=3, batch=32, seed=seed)
+    return learned(ScalarReward.from_policy(setting.base, seed=seed), judged, lr=2e-3, epochs=3, batch=32, seed=seed)
+
+
+def tells(setting: Setting, reward: Reward, seed: int) -> float:
+    """How often the reward prefers the right one of two of the base policy's outputs of which one is right."""
+    drawn = setting.draw(setting.base, setting.prompts(96, 700 + seed), 4, 900 + seed)
+    said, right = reward(drawn).outcome, setting.world.gold(drawn).outcome
+    if said is None:
+        raise ValueError("a reward model gives an outcome")
+    wins = [
+        float(said[i] > said[j])
+        for i in range(len(drawn))
+        for j in range(len(drawn))
+        if drawn.group[i] == drawn.group[j] and right[i] > right[j]
+    ]
+    return statistics.fmean(wins)
 
 
 def by_policy_gradient(setting: Setting, policy: LanguagePolicy, reward: Reward, seed: int) -> list[dict[str, float]]:
@@ -101,6 +117,9 @@ def prove(setting: Setting, run: Run) -> Proof:
     shown = {"base": setting.base}
     for seed in range(run.seeds):
         reward = reward_model(setting, seed)
+        run.say(
+            f"{setting.name}, seed {seed}: the reward model prefers the right one {tells(setting, reward, seed):.2f}"
+        )
         for name in ("policy gradient", "preferences"):
             policy = copy.deepcopy(setting.base)
             if name == "preferences":

@@ -30,7 +30,7 @@ def prove(run: Run) -> Proof:
         world=WORLD,
         base=WORLD.base_policy(),
         options={"sampling": WORLD.sampling, "env": WORLD.env},
-        pairs=800,
+        pairs=2000,
         words=words,
         steps=40,
         n=4,

@@ -18,7 +18,7 @@ def prove(run: Run) -> Proof:
         world=WORLD,
         base=WORLD.base_policy(),
         options={"sampling": WORLD.sampling},
-        pairs=1500,
+        pairs=5000,
         words=lambda sample: sample.output or "(nothing)",
         offline=600,
         figures={"n": 16},
