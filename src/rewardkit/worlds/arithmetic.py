@@ -27,6 +27,7 @@ from rewardkit.rewards.base import RewardBase
 from rewardkit.training.learner import Learner
 from rewardkit.training.term import Term
 from rewardkit.types import Judgement, Rollout, Sample, Scores
+from rewardkit.worlds.annotators import first_wins, judged
 from rewardkit.worlds.cache import cached, made_by
 
 DEPTHS = (1, 2, 3, 4, 5)
@@ -192,12 +193,8 @@ class Arithmetic:
 
     def compare(self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int) -> list[Judgement]:
         """Simulated annotators: Bradley-Terry on :meth:`liking`."""
-        rng = np.random.default_rng(seed)
-        found = []
-        for a, b in zip(first, second, strict=True):
-            won = rng.random() < 1 / (1 + np.exp(-(self.liking(a) - self.liking(b)) / self.noise))
-            found.append(Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated"))
-        return found
+        gaps = np.array([self.liking(a) - self.liking(b) for a, b in zip(first, second, strict=True)])
+        return judged(first, second, first_wins(gaps / self.noise, np.random.default_rng(seed)))
 
     def liking(self, sample: Sample) -> float:
         """What an annotator feels before noise: half for the answer, half for the steps."""

@@ -18,6 +18,7 @@ from rewardkit.rewards.base import RewardBase
 from rewardkit.training.fit import fit
 from rewardkit.training.learner import Learner
 from rewardkit.types import Judgement, Rollout, Sample, Scores
+from rewardkit.worlds.annotators import bradley_terry
 from rewardkit.worlds.cache import cached, made_by
 from rewardkit.worlds.shapes.scene import COLOURS, SHAPES, SIZES, Scene, captions, drawn, garbled
 
@@ -97,16 +98,7 @@ class Captions:
         self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int, noise: float = 0.15
     ) -> list[Judgement]:
         """Simulated annotators: Bradley-Terry on gold, ``noise`` reward units a nat."""
-        chance = torch.Generator().manual_seed(seed)
-        gaps = [
-            right(spoken(a), a.hidden["scene"]) - right(spoken(b), b.hidden["scene"])
-            for a, b in zip(first, second, strict=True)
-        ]
-        wins = torch.rand(len(gaps), generator=chance) < torch.sigmoid(torch.tensor(gaps) / noise)
-        return [
-            Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated")
-            for a, b, won in zip(first, second, wins.tolist(), strict=True)
-        ]
+        return bradley_terry(first, second, (self._gold(first) - self._gold(second)) / noise, seed=seed)
 
     def _gold(self, samples: Sequence[Sample]) -> torch.Tensor:
         return torch.tensor([right(spoken(s), s.hidden["scene"]) for s in samples])

@@ -20,6 +20,7 @@ from rewardkit.rewards.learned.step import StepReward
 from rewardkit.training.fit import fit
 from rewardkit.training.learner import Learner
 from rewardkit.types import Judgement, Rollout, Sample
+from rewardkit.worlds.annotators import first_wins
 from rewardkit.worlds.cache import cached, made_by
 from rewardkit.worlds.control.envs import PointEnvs
 from rewardkit.worlds.control.physics import DRAG, HAZARD, HORIZON, NEAR, PUSH, advance, distance, gold, start
@@ -119,8 +120,7 @@ class Control:
         rng = np.random.default_rng((seed, 1))
         gaps = (self._total(first) - self._total(second)).numpy()
         level = np.quantile(np.abs(gaps), ties) if ties else -1.0
-        won = rng.random(len(gaps)) < 1 / (1 + np.exp(-np.clip(gaps / noise, -50, 50)))
-        won ^= rng.random(len(gaps)) < flips
+        won = first_wins(gaps / noise, rng) ^ (rng.random(len(gaps)) < flips)
         ranks = [(0, 0) if abs(g) <= level else ((0, 1) if w else (1, 0)) for g, w in zip(gaps, won, strict=True)]
         return [
             Judgement((a, b), rank=rank, annotator="simulated") for a, b, rank in zip(first, second, ranks, strict=True)

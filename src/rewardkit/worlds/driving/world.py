@@ -13,6 +13,7 @@ from rewardkit.policies.control.pieces import pieces, rollout_of
 from rewardkit.registry import entry
 from rewardkit.rewards.rules.observed import after
 from rewardkit.types import Judgement, Rollout, Sample
+from rewardkit.worlds.annotators import first_wins, judged
 from rewardkit.worlds.driving.envs import LaneEnvs
 from rewardkit.worlds.driving.physics import COLUMN, FACTS, HORIZON, Scene, attentive
 from rewardkit.worlds.driving.scores import driving_score
@@ -89,12 +90,8 @@ class Driving:
         """
         rng = np.random.default_rng(seed)
         gaps = (_outcome(first) - _outcome(second)) / noise
-        won = rng.random(len(gaps)) < 1 / (1 + np.exp(-np.clip(gaps, -50, 50)))
-        won ^= rng.random(len(gaps)) < flips
-        return [
-            Judgement((a, b), rank=(0, 1) if w else (1, 0), annotator="simulated")
-            for a, b, w in zip(first.samples, second.samples, won, strict=True)
-        ]
+        won = first_wins(gaps, rng) ^ (rng.random(len(gaps)) < flips)
+        return judged(first.samples, second.samples, won)
 
     @torch.no_grad()
     def measure(self, policy: ControlPolicy, *, n: int = 1, greedy: bool = False, seed: int = 9) -> dict[str, float]:

@@ -19,6 +19,7 @@ from rewardkit.rewards.base import RewardBase
 from rewardkit.training.learner import Learner
 from rewardkit.training.term import Term
 from rewardkit.types import Judgement, Rollout, Sample, Scores
+from rewardkit.worlds.annotators import bradley_terry
 from rewardkit.worlds.cache import cached, made_by
 from rewardkit.worlds.gaussians.mixture import Mixture, ring
 
@@ -95,13 +96,7 @@ class Gaussians:
         self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int, noise: float = 0.25
     ) -> list[Judgement]:
         """Simulated annotators: Bradley-Terry on gold, ``noise`` reward units a nat."""
-        chance = torch.Generator().manual_seed(seed)
-        gaps = self._gold(first) - self._gold(second)
-        wins = torch.rand(len(gaps), generator=chance) < torch.sigmoid(gaps / noise)
-        return [
-            Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated")
-            for a, b, won in zip(first, second, wins.tolist(), strict=True)
-        ]
+        return bradley_terry(first, second, (self._gold(first) - self._gold(second)) / noise, seed=seed)
 
     def _gold(self, samples: Sequence[Sample]) -> Tensor:
         return self.gold.of(torch.stack([s.output for s in samples]), [str(s.asked) for s in samples])

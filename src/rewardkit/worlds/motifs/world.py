@@ -22,6 +22,7 @@ from rewardkit.training.fit import fit
 from rewardkit.training.learner import Learner
 from rewardkit.training.term import Term
 from rewardkit.types import Judgement, Rollout, Sample
+from rewardkit.worlds.annotators import bradley_terry
 from rewardkit.worlds.cache import cached, made_by
 from rewardkit.worlds.motifs.gold import LETTERS, Motif, MotifScore, one_hot
 
@@ -102,13 +103,7 @@ class Motifs:
         self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int, noise: float = 0.5
     ) -> list[Judgement]:
         """Simulated annotators: Bradley-Terry on gold, ``noise`` reward units a nat."""
-        chance = torch.Generator().manual_seed(seed)
-        gaps = self._gold(first) - self._gold(second)
-        wins = torch.rand(len(gaps), generator=chance) < torch.sigmoid(gaps / noise)
-        return [
-            Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated")
-            for a, b, won in zip(first, second, wins.tolist(), strict=True)
-        ]
+        return bradley_terry(first, second, (self._gold(first) - self._gold(second)) / noise, seed=seed)
 
     def assays(self, n: int, seed: int) -> list[Judgement]:
         """``n`` natural sequences with their measured activity: gold plus Gaussian noise."""

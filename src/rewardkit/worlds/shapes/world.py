@@ -21,6 +21,7 @@ from rewardkit.registry import entry
 from rewardkit.training.learner import Learner
 from rewardkit.training.term import Term
 from rewardkit.types import Judgement, Sample
+from rewardkit.worlds.annotators import bradley_terry
 from rewardkit.worlds.cache import cached, made_by
 from rewardkit.worlds.shapes.coder import LATENT, PATCH, Coder, CoderModel
 from rewardkit.worlds.shapes.detect import read
@@ -72,13 +73,7 @@ class Shapes:
         self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int, noise: float = 0.1
     ) -> list[Judgement]:
         """Simulated annotators: Bradley-Terry on gold, ``noise`` reward units a nat."""
-        chance = torch.Generator().manual_seed(seed)
-        gaps = self.gold.of(first) - self.gold.of(second)
-        wins = torch.rand(len(gaps), generator=chance) < torch.sigmoid(gaps / noise)
-        return [
-            Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated")
-            for a, b, won in zip(first, second, wins.tolist(), strict=True)
-        ]
+        return bradley_terry(first, second, (self.gold.of(first) - self.gold.of(second)) / noise, seed=seed)
 
     def condition(self, prompt: Any) -> Tensor:
         """A caption's attributes, ``[17]``; zeros for no prompt."""

@@ -14,6 +14,7 @@ from rewardkit.evals.closed_forms import best_of_n_distribution, kl, tilted
 from rewardkit.policies.table import TablePolicy
 from rewardkit.registry import entry
 from rewardkit.types import Judgement, Rollout, Sample, Scores
+from rewardkit.worlds.annotators import bradley_terry
 
 
 class TableReward:
@@ -92,13 +93,7 @@ class Bandits:
 
     def compare(self, first: Sequence[Sample], second: Sequence[Sample], *, seed: int) -> list[Judgement]:
         """Simulated annotators: Bradley-Terry on gold, a unit of gold a nat."""
-        chance = torch.Generator().manual_seed(seed)
-        ahead = self.gold.of(first) - self.gold.of(second)
-        wins = torch.rand(len(ahead), generator=chance) < torch.sigmoid(ahead)
-        return [
-            Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated")
-            for a, b, won in zip(first, second, wins.tolist(), strict=True)
-        ]
+        return bradley_terry(first, second, self.gold.of(first) - self.gold.of(second), seed=seed)
 
     def comparisons(self, *, noisy: bool = True) -> list[Judgement]:
         """Every pair of actions of every prompt with its Bradley-Terry probability; without noise, the better one wins.

@@ -14,6 +14,7 @@ from rewardkit.evals.games import duality_gap, win_rates
 from rewardkit.policies.table import TablePolicy
 from rewardkit.registry import entry
 from rewardkit.types import Judgement, Rollout, Sample
+from rewardkit.worlds.annotators import judged
 
 Kind = Literal["intransitive", "transitive", "cycle"]
 
@@ -77,10 +78,7 @@ class Games:
         rows = [self.prompts.index(s.asked) for s in first]
         places = [[self.actions.index(s.output) for s in side] for side in (first, second)]
         wins = torch.rand(len(rows), generator=chance) < self.preference[rows, places[0], places[1]]
-        return [
-            Judgement((a, b), rank=(0, 1) if won else (1, 0), annotator="simulated")
-            for a, b, won in zip(first, second, wins.tolist(), strict=True)
-        ]
+        return judged(first, second, wins.tolist())
 
     def pairs(self, policy: TablePolicy, n: int, *, seed: int) -> Rollout:
         """``n`` judged pairs a prompt of the policy's own actions, to be fitted on."""
