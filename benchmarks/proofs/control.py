@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 
-from benchmarks.proofs.kit import Proof, Run, learned, policy_gradient, preferences
-from rewardkit.objectives.path import path_gradient
-from rewardkit.objectives.policy import kl as kl_loss
+from benchmarks.proofs.kit import Proof, Run, backpropagation, learned, policy_gradient, preferences
 from rewardkit.policies.control import ControlPolicy, Unrolled
 from rewardkit.rewards.learned.step import StepNet, StepReward
-from rewardkit.training.learner import Learner
-from rewardkit.training.reference import attach_reference
-from rewardkit.training.term import Term
 from rewardkit.worlds.control import Control, film, trajectories
 from rewardkit.worlds.control.physics import advance
 
@@ -47,21 +41,16 @@ def by_preferences(policy: ControlPolicy, reward: StepReward, seed: int) -> None
     preferences(policy, drawn, reward, beta=0.3, lr=5e-4, epochs=10, seed=seed)
 
 
-def backpropagation(policy: ControlPolicy, reward: StepReward, seed: int) -> None:
+def by_backpropagation(policy: ControlPolicy, reward: StepReward, seed: int) -> None:
     """The learned reward's gradient through the dynamics and the policy, with the KL as a second term."""
-    learner = Learner(policy, lr=1e-3)
-    for step in range(250):
-        rollout = attach_reference(WORLD.draw(policy, 2, seed=seed * 10_007 + step), policy.at("start"))
-        learner.step(
-            Term(rollout, path_gradient, want=(Unrolled(advance, reward.of),)),
-            Term(rollout, kl_loss, coef=BETA, reduce="sequence_sums"),
-        )
+    want = Unrolled(advance, reward.of)
+    backpropagation(policy, lambda s: WORLD.draw(policy, 2, seed=s), want, beta=BETA, lr=1e-3, steps=250, seed=seed)
 
 
 METHODS: dict[str, Callable[[ControlPolicy, StepReward, int], None]] = {
     "policy gradient": by_policy_gradient,
     "preferences": by_preferences,
-    "backpropagation": backpropagation,
+    "backpropagation": by_backpropagation,
 }
 
 
@@ -73,15 +62,13 @@ def prove(run: Run) -> Proof:
     height = WORLD.gold.evaluate(WORLD.gold.encode(expert))["scores"].mean()
     proof = Proof("control", f"the expert among the demonstrators has {float(height):.1f}")
     proof.add("actor", "base", 0, WORLD.measure(base))
-    seen = WORLD.draw(base, seed=3).samples
-    proof.pictures += [trajectories("base", seen), film("base", seen[2])]
+
+    def show(name: str, policy: ControlPolicy) -> None:
+        seen = WORLD.draw(policy, seed=3).samples
+        proof.pictures.extend([trajectories(name, seen), film(name, seen[2])])
+
+    show("base", base)
     for seed in range(run.seeds):
         reward = reward_model(base, seed)
-        for name, train in METHODS.items():
-            policy = copy.deepcopy(base)
-            train(policy, reward, seed)
-            run.say(proof.add("actor", name, seed, WORLD.measure(policy)))
-            if seed == 0:
-                seen = WORLD.draw(policy, seed=3).samples
-                proof.pictures += [trajectories(name, seen), film(name, seen[2])]
+        proof.train(run, "actor", base, METHODS, reward, seed, measure=WORLD.measure, show=show)
     return proof

@@ -10,20 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.proofs.kit import Proof, Run, learned, policy_gradient, preferences, scatter
+from benchmarks.proofs.kit import Proof, Run, backpropagation, learned, policy_gradient, preferences, scatter
 from rewardkit.credit.base import chain
 from rewardkit.credit.group import rloo, whiten
 from rewardkit.credit.kl import kl_penalty
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
-from rewardkit.objectives.path import path_gradient
 from rewardkit.objectives.policy import clipped
-from rewardkit.objectives.policy import kl as kl_loss
 from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, PathValue
 from rewardkit.rewards.learned.tensor import TensorReward
 from rewardkit.training.learner import Learner
-from rewardkit.training.reference import attach_reference
-from rewardkit.training.term import Term
 from rewardkit.types import Sample
 from rewardkit.worlds.gaussians import Gaussians
 
@@ -80,20 +76,15 @@ def dpo_beta(base: DiffusionPolicy, seed: int = 100) -> float:
     return max(DPO_BETAS, key=regularised)
 
 
-def backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
+def by_backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
     """The learned reward's own gradient through the last five steps, with the KL as a second term."""
 
     def value(points: Tensor, samples: Sequence[Sample]) -> Tensor:
         return reward.of(points, torch.stack([WORLD.condition(s.asked) for s in samples]))
 
-    learner = Learner(policy, lr=3e-4)
-    for step in range(120):
-        rollout = policy.sample(WORLD.prompts, 32, sampling=HOW, seed=seed * 10_007 + step)
-        rollout = attach_reference(rollout, policy.at("start"))
-        learner.step(
-            Term(rollout, path_gradient, want=(PathValue(value, last=5),)),
-            Term(rollout, kl_loss, coef=BETA, reduce="sequence_sums"),
-        )
+    draw = partial(policy.sample, WORLD.prompts, 32, sampling=HOW)
+    want = PathValue(value, last=5)
+    backpropagation(policy, lambda s: draw(seed=s), want, beta=BETA, lr=3e-4, steps=120, seed=seed)
 
 
 def optimum(policy: DiffusionPolicy, seed: int) -> list[dict[str, float]]:
@@ -112,7 +103,7 @@ def optimum(policy: DiffusionPolicy, seed: int) -> list[dict[str, float]]:
 
 METHODS: dict[str, Callable[[DiffusionPolicy, TensorReward, int], None]] = {
     "policy gradient": by_policy_gradient,
-    "backpropagation": backpropagation,
+    "backpropagation": by_backpropagation,
 }
 
 
@@ -121,25 +112,25 @@ def prove(run: Run) -> Proof:
     best = [WORLD.regularised(p, BETA) for p in WORLD.prompts]
     highest = sum(gold - BETA * kl for _, gold, kl in best) / len(best)
     proof = Proof("gaussians", f"the optimum of gold - {BETA} KL is {highest:.3f}")
+    measure = partial(WORLD.measure, n=1000, sampling=HOW)
     for kind in ("diffusion", "flow"):
         base = WORLD.base_policy(kind)  # type: ignore[arg-type]
-        proof.add(kind, "base", 0, WORLD.measure(base, n=1000, sampling=HOW))
+        proof.add(kind, "base", 0, measure(base))
+
+        def show(name: str, policy: DiffusionPolicy, kind: str = kind) -> None:
+            proof.pictures.append(scatter(f"{kind}: {name}", _points(policy)))
+
         beta = dpo_beta(base)
         run.say(f"gaussians {kind}: beta of dpo is {beta}")
         methods = METHODS | {"preferences": partial(by_preferences, beta=beta)}
         for seed in range(run.seeds):
             reward = reward_model(base, seed)
-            for name, train in methods.items():
-                policy = copy.deepcopy(base)
-                train(policy, reward, seed)
-                run.say(proof.add(kind, name, seed, WORLD.measure(policy, n=1000, sampling=HOW)))
-                if seed == 0:
-                    proof.pictures.append(scatter(f"{kind}: {name}", _points(policy)))
+            proof.train(run, kind, base, methods, reward, seed, measure=measure, show=show)
             policy = copy.deepcopy(base)
             curve = optimum(policy, seed)
             proof.curves.setdefault(kind, []).append(curve)
             run.say(proof.add(kind, "on gold, 400 turns", seed, {k: v for k, v in curve[-1].items() if k != "step"}))
-        proof.pictures.append(scatter(f"{kind}: base", _points(base)))
+        show("base", base)
     chance = torch.Generator().manual_seed(0)
     drawn = {p: b.sample(300, chance) for p, (b, _, _) in zip(WORLD.prompts, best, strict=True)}
     proof.pictures.append(scatter("optimum", drawn))

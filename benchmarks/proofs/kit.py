@@ -1,7 +1,8 @@
-"""What the proofs share: the three ways of training, figures by generator, method and seed, a page with pictures."""
+"""What the proofs share: the ways of training, figures by generator, method and seed, a page with pictures."""
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,15 @@ from rewardkit.feedback.pairs import best_worst_pairs
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.measures.intervals import mean_interval
+from rewardkit.objectives.path import path_gradient
 from rewardkit.objectives.policy import clipped
+from rewardkit.objectives.policy import kl as kl_loss
 from rewardkit.objectives.preference import dpo
 from rewardkit.objectives.reward import bradley_terry
 from rewardkit.training.fit import fit
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
+from rewardkit.training.term import Term
 from rewardkit.types import Judgement, Rollout
 
 COLOURS = ("#3867d6", "#20876b", "#c77d0a", "#a23b72")
@@ -88,6 +92,23 @@ def preferences(policy: Any, drawn: Rollout, reward: Any, *, beta: float, lr: fl
         pass
 
 
+def backpropagation(
+    policy: Any, draw: Callable[[int], Rollout], want: Any, *, beta: float, lr: float, steps: int, seed: int
+) -> None:
+    """The reward's own gradient through what made an output, with the KL as a second term.
+
+    Args:
+        policy: trained in place. draw: outputs of it, from a seed. want: the path's value, which ``path_gradient``
+            reads.
+    """
+    learner = Learner(policy, lr=lr)
+    for step in range(steps):
+        rollout = attach_reference(draw(seed * 10_007 + step), policy.at("start"))
+        learner.step(
+            Term(rollout, path_gradient, want=(want,)), Term(rollout, kl_loss, coef=beta, reduce="sequence_sums")
+        )
+
+
 @dataclass(frozen=True)
 class Run:
     """How often, and where progress is said."""
@@ -128,6 +149,26 @@ class Proof:
         """Keep one run's figures; returns a line about them."""
         self.rows.append({"kind": kind, "method": method, "seed": seed, **figures})
         return f"{self.world} {kind}, {method}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items())
+
+    def train(
+        self,
+        run: Run,
+        kind: str,
+        base: Any,
+        methods: Mapping[str, Callable[[Any, Any, int], None]],
+        reward: Any,
+        seed: int,
+        *,
+        measure: Callable[[Any], Mapping[str, float]],
+        show: Callable[[str, Any], None],
+    ) -> None:
+        """Every method on a copy of ``base`` against ``reward``: its figures, and of the first seed what it makes."""
+        for name, method in methods.items():
+            policy = copy.deepcopy(base)
+            method(policy, reward, seed)
+            run.say(self.add(kind, name, seed, measure(policy)))
+            if seed == 0:
+                show(name, policy)
 
     def summary(self) -> list[dict[str, Any]]:
         """Means over seeds with their 95% t-intervals, by kind and method."""

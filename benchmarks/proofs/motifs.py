@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -56,15 +55,15 @@ def prove(run: Run) -> Proof:
     base = WORLD.base_policy()
     proof = Proof("motifs", "a perfect pair scores 4; pictures show letters about the first motif's best place")
     proof.add("masked diffusion", "base", 0, WORLD.measure(base))
-    proof.pictures += [logo("natural", WORLD.natural(500, seed=7)), logo("base", _drawn(base))]
+    proof.pictures.append(logo("natural", WORLD.natural(500, seed=7)))
+
+    def show(name: str, policy: MaskedPolicy) -> None:
+        proof.pictures.append(logo(name, _drawn(policy)))
+
+    show("base", base)
     for seed in range(run.seeds):
         reward = reward_model(base, seed)
-        for name, train in METHODS.items():
-            policy = copy.deepcopy(base)
-            train(policy, reward, seed)
-            run.say(proof.add("masked diffusion", name, seed, WORLD.measure(policy)))
-            if seed == 0:
-                proof.pictures.append(logo(name, _drawn(policy)))
+        proof.train(run, "masked diffusion", base, METHODS, reward, seed, measure=WORLD.measure, show=show)
     return proof
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.proofs._pictures import PictureScore, gallery
-from benchmarks.proofs.kit import Proof, Run, compared, learned, policy_gradient, preferences
-from rewardkit.objectives.path import path_gradient
-from rewardkit.objectives.policy import kl as kl_loss
+from benchmarks.proofs.kit import Proof, Run, backpropagation, compared, learned, policy_gradient, preferences
 from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, PathValue
 from rewardkit.rewards.learned.tensor import TensorReward
-from rewardkit.training.learner import Learner
-from rewardkit.training.reference import attach_reference
-from rewardkit.training.term import Term
-from rewardkit.types import Sample
+from rewardkit.types import Rollout, Sample
 from rewardkit.worlds.moving_shapes import MovingShapes
 from rewardkit.worlds.moving_shapes.scene import SIDE
 from rewardkit.worlds.moving_shapes.world import CODE
@@ -64,27 +59,23 @@ def by_preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> 
     preferences(policy, drawn, reward, beta=0.5, lr=4e-4, epochs=8, seed=seed)
 
 
-def backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
+def by_backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
     """The learned reward's own gradient through the last two steps, with the KL as a second term."""
 
     def value(clips: Tensor, samples: Sequence[Sample]) -> Tensor:
         return reward.of(clips, torch.stack([told(s.asked) for s in samples]))
 
-    learner = Learner(policy, lr=1e-4)
-    for step in range(TURNS):
-        asked = WORLD.prompts(32, seed=seed * 10_007 + step)
-        rollout = policy.sample(asked, 2, sampling=HOW, seed=seed * 10_007 + step)
-        rollout = attach_reference(rollout, policy.at("start"))
-        learner.step(
-            Term(rollout, path_gradient, want=(PathValue(value, last=2),)),
-            Term(rollout, kl_loss, coef=BETA, reduce="sequence_sums"),
-        )
+    def draw(chance: int) -> Rollout:
+        return policy.sample(WORLD.prompts(32, seed=chance), 2, sampling=HOW, seed=chance)
+
+    want = PathValue(value, last=2)
+    backpropagation(policy, draw, want, beta=BETA, lr=1e-4, steps=TURNS, seed=seed)
 
 
 METHODS: dict[str, Callable[[DiffusionPolicy, TensorReward, int], None]] = {
     "policy gradient": by_policy_gradient,
     "preferences": by_preferences,
-    "backpropagation": backpropagation,
+    "backpropagation": by_backpropagation,
 }
 
 
@@ -93,16 +84,15 @@ def prove(run: Run) -> Proof:
     gold = float(WORLD.gold.of(WORLD.demonstrations(300, seed=1)).mean())
     proof = Proof("moving_shapes", f"demonstrations, half of which do not do as asked, have a gold of {gold:.2f}")
     base = WORLD.base_policy()
-    proof.add("flow", "base", 0, WORLD.measure(base, sampling=HOW))
-    proof.pictures.append(gallery("base", _pictures(base)))
+    measure = partial(WORLD.measure, sampling=HOW)
+    proof.add("flow", "base", 0, measure(base))
+
+    def show(name: str, policy: DiffusionPolicy) -> None:
+        proof.pictures.append(gallery(name, _pictures(policy)))
+
+    show("base", base)
     for seed in range(run.seeds):
-        reward = reward_model(base, seed)
-        for name, train in METHODS.items():
-            policy = copy.deepcopy(base)
-            train(policy, reward, seed)
-            run.say(proof.add("flow", name, seed, WORLD.measure(policy, sampling=HOW)))
-            if seed == 0:
-                proof.pictures.append(gallery(name, _pictures(policy)))
+        proof.train(run, "flow", base, METHODS, reward_model(base, seed), seed, measure=measure, show=show)
     return proof
 
 

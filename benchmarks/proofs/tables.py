@@ -117,13 +117,13 @@ def prove(run: Run) -> Proof:
     )
     proof.add("table", "base", 0, WORLD.measure(WORLD.policy()))
     shown: dict[str, Tensor] = {"reference": WORLD.log_reference, "optimum": best["log_probs"]}
+
+    def show(name: str, policy: TablePolicy) -> None:
+        shown[name] = WORLD.log_probs(policy)
+
     for seed in range(run.seeds):
         reward = reward_model(seed)
-        for name, train in METHODS.items():
-            policy = WORLD.policy()
-            train(policy, reward, seed)
-            run.say(proof.add("table", name, seed, WORLD.measure(policy)))
-            shown.setdefault(name, WORLD.log_probs(policy))
+        proof.train(run, "table", WORLD.policy(), METHODS, reward, seed, measure=WORLD.measure, show=show)
         for name, walk in CURVES.items():
             policy = WORLD.policy()
             curve = walk(policy, seed)

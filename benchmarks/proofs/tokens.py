@@ -6,7 +6,6 @@ written. Each method runs at two strengths, so that gold can be read against KL.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -56,14 +55,10 @@ def prove(run: Run) -> Proof:
     for seed in range(run.seeds):
         reward = reward_model(base, seed)
         proof.add("language", "base", seed, _figures(base, reward, seed))
-        for name, train in METHODS.items():
-            policy = copy.deepcopy(base)
-            train(policy, reward, seed)
-            run.say(proof.add("language", name, seed, _figures(policy, reward, seed)))
-            if seed == 0 and "beta" not in name:
-                shown[name] = policy
+        measure = partial(_figures, reward=reward, seed=seed)
+        proof.train(run, "language", base, METHODS, reward, seed, measure=measure, show=shown.__setitem__)
     proof.pictures.append(gold_by_kl(proof.rows))
-    proof.samples = [_replies(prompt, shown) for prompt in WORLD.prompts]
+    proof.samples = [_replies(p, {k: v for k, v in shown.items() if "beta" not in k}) for p in WORLD.prompts]
     return proof
 
 
