@@ -95,6 +95,22 @@ def test_split_never_divides_a_group_and_loses_no_row(size: int) -> None:
     assert sorted(r for p in parts for r in p["rank"].tolist()) == list(range(7))
 
 
+@pytest.mark.parametrize("group", [[3, 1, 3, 2, 1, 3, 5], [0, 1, 2, 3, 4, 5, 6]])
+def test_parts_in_an_order_are_the_same_rows_selected(group: list[int]) -> None:
+    given = torch.tensor([6, 2, 0, 5, 1, 4, 3])
+    whole = rollout(group, inputs={"ids": [[i] for i in range(7)], "x": torch.arange(7)}, cost=Cost(tokens=3))
+    for part in whole.split(3, given):
+        rows = part.inputs["x"].tolist()
+        same = whole.select(rows)
+        assert part.samples == same.samples
+        assert part.inputs["ids"] == same.inputs["ids"]
+        assert part.cost == same.cost
+        for name in ("mask", "group", "family", "logps", "rank"):
+            assert torch.equal(part[name], same[name]), name
+        assert torch.equal(part.segments["turn"], same.segments["turn"])
+    assert next(whole.split(1, given)).inputs["x"].tolist() == [6]
+
+
 def test_split_refuses_a_size_below_one() -> None:
     with pytest.raises(ValueError, match="size of at least 1"):
         next(rollout([0]).split(0))

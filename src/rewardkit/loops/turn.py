@@ -102,7 +102,7 @@ class Turn:
         policy: Any = self.learner.model
         seed = (self.seed * 1_000_003 + step) * 4099 + self.learner.ranks.index
         where = {} if self.env is None else {"env": self.env}
-        rollout = in_families(policy.sample(drawn, self.n, sampling=self.sampling, seed=seed, **where))
+        rollout = policy.sample(drawn, self.n, sampling=self.sampling, seed=seed, **where)
         if "old_logps" not in rollout:
             rollout = self.learner.attach(rollout, policy, "old_logps")
         return rollout
@@ -162,24 +162,30 @@ class Turn:
         """``inner`` passes over the rows; metrics are means over the updates."""
         seen: list[dict[str, float]] = []
         rollout = rollout.steps() if self.rows == "steps" else rollout
-        size = None if self.minibatch is None else max(1, self.minibatch // self.learner.ranks.count)
+        size = len(rollout) if self.minibatch is None else max(1, self.minibatch // self.learner.ranks.count)
+        if size < len(rollout):
+            rollout = self.trimmed(rollout)
         for epoch in range(self.inner):
             for part in self.parts(rollout, size, step, epoch):
                 report = self.learner.step(*self.terms(part))
-                if self.critic is not None and self.critic is not self.learner:
+                if self.critic not in (None, self.learner):
                     found = self.critic.step(Term(part, self.value_objective))
                     report |= {f"critic/{k}": v for k, v in found.items()}
                 seen.append(report)
         names = dict.fromkeys(k for report in seen for k in report)
         return {k: sum(r.get(k, 0.0) for r in seen) / sum(k in r for r in seen) for k in names}
 
-    def parts(self, rollout: Rollout, size: int | None, step: int, epoch: int) -> Iterator[Rollout]:
-        if size is None or size >= len(rollout):
-            yield rollout
-            return
+    def trimmed(self, rollout: Rollout) -> Rollout:
+        """Without the tensors that no term reads: what is taken apart is small."""
         terms = self.terms(rollout) + ([] if self.critic is None else [Term(rollout, self.value_objective)])
         read = set().union(*(t.reads for t in terms))
-        rollout = replace(rollout, tensors={k: v for k, v in rollout.tensors.items() if k in read})
+        return replace(rollout, tensors={k: v for k, v in rollout.tensors.items() if k in read})
+
+    def parts(self, rollout: Rollout, size: int, step: int, epoch: int) -> Iterator[Rollout]:
+        """Minibatches of ``size`` rows, in an order of this epoch; all rows as they stand where one holds them all."""
+        if size >= len(rollout):
+            yield rollout
+            return
         chance = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 4099 + epoch)
         numbers, group = torch.unique(rollout.group.cpu(), return_inverse=True)
         place = torch.randperm(len(numbers), generator=chance).argsort()
@@ -209,5 +215,6 @@ def in_families(rollout: Rollout) -> Rollout:
     if None in names:
         return rollout
     order = dict.fromkeys(names)
-    number = {name: name if all(isinstance(n, int) for n in order) else i for i, name in enumerate(order)}
+    whole = all(isinstance(name, int) for name in order)
+    number = {name: name if whole else i for i, name in enumerate(order)}
     return replace(rollout, family=torch.tensor([number[n] for n in names], device=rollout.group.device))

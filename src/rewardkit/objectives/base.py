@@ -190,10 +190,11 @@ def reduce_loss(value: Tensor, weights: Tensor, denominator: Tensor | float) -> 
         raise ValueError(
             f"an unreduced loss of shape {tuple(value.shape)} meets weights of shape {tuple(weights.shape)}"
         )
-    total = (masked(value, weights) * weights).sum()
-    return total / torch.as_tensor(denominator, dtype=total.dtype, device=total.device).clamp(
-        min=torch.finfo(total.dtype).tiny
+    below = torch.as_tensor(denominator, dtype=value.dtype, device=value.device).clamp(
+        min=torch.finfo(value.dtype).tiny
     )
+    # The weights are divided, not the sum: nothing more for the gradient to pass.
+    return (masked(value, weights) * (weights / below)).sum()
 
 
 def mean(

@@ -55,6 +55,13 @@ def spread(value: Number, like: Tensor, name: str) -> Number:
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
+def held(x: Tensor, low: Number, high: Number) -> Tensor:
+    """``x`` between two limits, of which either may be a tensor: in one step where none is."""
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return x.clamp(min=low).clamp(max=high)
+    return x.clamp(low, high)
+
+
 def logistic(z: Tensor, smoothing: Number) -> Tensor:
     """``-(1 - smoothing) log sigmoid(z) - smoothing log sigmoid(-z)``, by softplus: ``z = -1000`` gives 1000."""
     return (1 - smoothing) * F.softplus(-z) + smoothing * F.softplus(z)

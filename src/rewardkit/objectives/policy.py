@@ -16,7 +16,7 @@ from rewardkit.measures.kl import Estimator, kl_estimate
 from rewardkit.measures.kl import exact_kl as whole_kl
 from rewardkit.measures.masked import masked_mean, masked_sum
 from rewardkit.objectives.base import Loss, objective
-from rewardkit.objectives.parts import MAX_LOG_RATIO, Number, inside, log_ratio, precise, same_shape, spread
+from rewardkit.objectives.parts import MAX_LOG_RATIO, Number, held, inside, log_ratio, precise, same_shape, spread
 from rewardkit.protocols import Against
 from rewardkit.registry import entry
 
@@ -113,7 +113,7 @@ def clipped(
     ratio_BT = _ratio(token_BT, mask, level)
     gain_BT = inside(advantages.detach(), mask)
     least, most = 1 - spread(low, ratio_BT, "low"), 1 + spread(high, ratio_BT, "high")
-    held_BT = ratio_BT.clamp(min=least).clamp(max=most)
+    held_BT = held(ratio_BT, least, most)
     value = -torch.minimum(ratio_BT * gain_BT, held_BT * gain_BT)
     if dual is not None:
         value = torch.where(gain_BT < 0, torch.minimum(value, -dual * gain_BT), value)

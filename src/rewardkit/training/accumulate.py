@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rewardkit.measures.masked import masked
 from rewardkit.objectives.base import Loss, normaliser, reduce_loss
 from rewardkit.protocols import Model, Want
 from rewardkit.training.modes import Precision, forward
@@ -24,14 +25,20 @@ from rewardkit.types import Rollout, Sample
 
 @dataclass
 class Totals:
-    """Running sums on the device, one vector a term; nothing waits for them until :meth:`means`."""
+    """Running sums on the device, one vector a term; nothing waits for them until :meth:`means`.
+
+    Args:
+        coefs: of each term's loss. masses: the sum of each term's weights over all ranks, what its metrics are divided
+            by.
+    """
 
     coefs: dict[str, float]
+    masses: dict[str, float] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, term: str, names: Sequence[str], totals: Tensor) -> None:
-        """Add ``totals [K]`` to those of a term; its loss, what its metrics are divided by, and those."""
+        """Add ``totals [K]`` to those of a term: its loss and its metrics."""
         self.names[term] = list(names)
         self.sums[term] = self.sums[term] + totals if term in self.sums else totals
 
@@ -45,14 +52,9 @@ class Totals:
         found = {"loss": sum(c * sums.get((t, "loss"), 0.0) for t, c in self.coefs.items())}
         found |= {f"{t}/loss": 0.0 for t in self.coefs}
         for (term, name), value in sums.items():
-            if name != COUNT:
-                below = 1.0 if name == "loss" else sums[term, COUNT]
-                found[f"{term}/{name}"] = value / below if below else 0.0
+            below = 1.0 if name == "loss" else self.masses[term]
+            found[f"{term}/{name}"] = value / below if below else 0.0
         return found
-
-
-COUNT = "#"
-"""The name of the sum that a term's metrics are divided by."""
 
 
 def _added(parts: Sequence[dict[Any, float]]) -> dict[Any, float]:
@@ -65,11 +67,13 @@ def _exact(x: Tensor) -> torch.dtype:
 
 
 class Count(NamedTuple):
-    """The weights of a term's elements in each part; what its loss is divided by, and their sum, over all ranks."""
+    """The weights of a term's elements in each part; over all ranks, what its loss is divided by, on the device and as
+    a number, and the sum of the weights."""
 
     weights: list[Tensor]
     denominator: Tensor
-    mass: Tensor
+    trained: float
+    mass: float
 
 
 @dataclass
@@ -105,11 +109,15 @@ class Accumulator:
         for (_, _, alone), stream in streams.items():
             scopes = {t.spec.scope for _, t in stream}
             parts = _parts(stream[0][1].data, scopes, self.micro_batch)
-            counted = {name: self._count(term, parts) for name, term in stream}
+            counts: dict[Any, Count] = {}
+            for _, term in stream:
+                if term.weighing not in counts:
+                    counts[term.weighing] = self._count(term, parts)
+            counted = {name: counts[term.weighing] for name, term in stream}
             for name, count in counted.items():
-                denominator, mass = torch.stack([count.denominator, count.mass]).tolist()
-                trained += denominator
-                empty[f"{name}/empty"] = float(mass == 0)
+                trained += count.trained
+                totals.masses[name] = count.mass
+                empty[f"{name}/empty"] = float(count.mass == 0)
             if alone:
                 self._coupled(*stream[0], parts, counted[stream[0][0]].denominator, totals)
             else:
@@ -124,16 +132,14 @@ class Accumulator:
 
     def _count(self, term: Term, parts: Sequence[Rollout]) -> Count:
         """The weights of a term, and what they come to over all parts and ranks."""
-        device = term.data.mask.device
-        zero = torch.zeros((), dtype=_exact(term.data.mask), device=device)
-        total, every = torch.stack([zero, zero]), []
-        for part in parts:
-            every.append(term.weights(part))
-            weights = every[-1].to(zero.dtype)
-            below = normaliser(weights, term.spec.per, term.reduce, length=term.length)
-            total = total + torch.stack([below.to(zero.dtype), weights.sum()])
-        total = self.ranks.sum(total)
-        return Count(every, total[0], total[1])
+        mask = term.data.mask
+        every, sums = [term.weights(part) for part in parts], [torch.zeros(2, dtype=_exact(mask), device=mask.device)]
+        for weights in every:
+            exact = weights.to(sums[0].dtype)
+            below = normaliser(exact, term.spec.per, term.reduce, length=term.length)
+            sums.append(torch.stack([below, exact.sum()]))
+        total = self.ranks.sum(torch.stack(sums).sum(0))
+        return Count(every, total[0], *total.tolist())
 
     def evaluate(self, view: str, part: Rollout, names: Sequence[Want]) -> dict[str, Tensor]:
         """The live tensors of a part, in single precision at least."""
@@ -161,7 +167,9 @@ class Accumulator:
             reduced = reduce_loss(loss.value, *counted[name])
             _record(totals, name, loss, counted[name][0], reduced)
             losses.append(term.coef * reduced)
-        total = torch.stack([x.to(losses[0].dtype) for x in losses]).sum()
+        total = losses[0]
+        for more in losses[1:]:
+            total = total + more.to(total.dtype)
         if total.requires_grad:
             self.backward(total)
 
@@ -202,10 +210,12 @@ def _key(want: Want) -> str:
 def _record(totals: Totals, name: str, loss: Loss, weights: Tensor, reduced: Tensor) -> None:
     """Sums of the loss and its metrics; metrics are means under the loss's own weights."""
     exact = weights.to(_exact(weights))
-    # All of them in one pass: with small models, many small sums would take longer than the step.
-    every = torch.stack([torch.ones_like(exact), *(v.detach().to(exact.dtype) for v in loss.metrics.values())])
-    sums = torch.where(exact != 0, every * exact, torch.zeros_like(every)).flatten(1).sum(1)
-    totals.add(name, ["loss", COUNT, *loss.metrics], torch.cat([reduced.detach().to(exact.dtype)[None], sums]))
+    sums = [reduced.detach().to(exact.dtype)[None]]
+    if loss.metrics:
+        # All of them in one pass: with small models, many small sums would take longer than the step.
+        every = torch.stack([v.detach() for v in loss.metrics.values()]).to(exact.dtype)
+        sums.append(masked(every, exact).flatten(1) @ exact.flatten())
+    totals.add(name, ["loss", *loss.metrics], torch.cat(sums))
 
 
 def _bare(part: Rollout, live: dict[str, Tensor]) -> Rollout:

@@ -191,8 +191,10 @@ class Learner:
         if not any(p.grad is not None for p in params):
             raise ValueError("no trainable parameter received a gradient: the objectives do not depend on the model")
         self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(params, float("inf") if self.clip is None else self.clip))
-        report["grad_norm"] = norm
+        total = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+        report["grad_norm"] = norm = float(total)
+        if self.clip is not None and norm > self.clip:
+            nn.utils.clip_grads_with_norm_(params, self.clip, total)
         finite = norm - norm == 0.0
         if finite or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)

@@ -24,7 +24,9 @@ def forward(model: Model, rollout: Rollout, want: Sequence[Want], precision: Pre
     differ by rounding where the weights do not.
     """
     device, dtype = next((p.device.type for p in model.module.parameters()), "cpu"), PRECISIONS.get(precision)
-    with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
+    # Entering it takes longer than a small model does; it is needed to switch on, and to switch another's off.
+    needed = dtype is not None or torch.is_autocast_enabled(device)
+    with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None) if needed else nullcontext():
         found = model.evaluate(rollout, want=tuple(want))
     return {k: v.float() if v.dtype in PRECISIONS.values() else v for k, v in found.items()}
 

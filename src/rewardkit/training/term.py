@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,43 @@ ATTACH = {
     "label": "data.rows, or rollout.with_tensors(label=...)",
 }
 """Which call attaches a tensor that no model computes."""
+
+
+class Reads(NamedTuple):
+    """What an objective's signature says.
+
+    Args:
+        spec: its declaration. required: the names without which it cannot be called, columns included. reads: every
+            name that it may read of the rollout. live: those that the model computes. columns: hyper-parameters that
+            are read from the rollout.
+    """
+
+    spec: Spec
+    required: frozenset[str]
+    reads: frozenset[str]
+    live: tuple[str, ...]
+    columns: Mapping[str, Column]
+
+
+_READS: weakref.WeakKeyDictionary[Callable[..., Loss], Reads] = weakref.WeakKeyDictionary()
+
+
+def reads_of(objective: Callable[..., Loss]) -> Reads:
+    """Read once an objective: a small model's step takes less time than reading it anew."""
+    found = _READS.get(objective)
+    if found is None:
+        own, given = spec(objective), parameters(objective)
+        columns = {p.name: p.default for p in given if isinstance(p.default, Column)}
+        needed = {p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is inspect.Parameter.empty}
+        taken, named = set(needs(objective)), {c.name for c in columns.values()}
+        found = _READS[objective] = Reads(
+            spec=own,
+            required=frozenset(needed | named),
+            reads=frozenset(taken | named | {"rank"} | ({"pairs"} if own.per == "pair" else set())),
+            live=tuple(sorted(taken & LIVE)),
+            columns=columns,
+        )
+    return found
 
 
 @entry("training:term", aliases=("Term",), tags=("learner",))
@@ -65,17 +102,20 @@ class Term:
     reduce: Reduce = "tokens"
     length: int | None = None
     want: tuple[Callable[..., Tensor] | Against, ...] = ()
+    _own: Reads = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, column in self.columns.items():
-            if self.spec.per == "pair" and column.of == "row":
+        own = reads_of(self.objective)
+        object.__setattr__(self, "_own", own)
+        for name, column in own.columns.items():
+            if own.spec.per == "pair" and column.of == "row":
                 raise ValueError(
                     f"term {self.name!r}: {name} has one entry a pair, and the column {column.name!r} one a row: say "
                     f"which, Column({column.name!r}, of='better') or of='difference'"
                 )
-        live = LIVE | {f.__name__ for f in self.want}
-        missing = sorted(self.required() - live - {"pairs"} - self.data.names() - set(self.data.segments))
-        if "pairs" in self.wanted and "rank" not in self.data:
+        given = self._computed | {"pairs"} | self.data.names() | set(self.data.segments)
+        missing = sorted(own.required - given)
+        if "pairs" in own.reads and "rank" not in self.data:
             missing.append("rank")
         if missing:
             hints = "; ".join(f"{m!r} is attached by {ATTACH.get(m, 'rollout.with_tensors(...)')}" for m in missing)
@@ -89,52 +129,43 @@ class Term:
         """The objective's name."""
         return name_of(self.objective)
 
-    @cached_property
+    @property
     def spec(self) -> Spec:
         """The objective's declaration."""
-        return spec(self.objective)
+        return self._own.spec
 
-    @cached_property
-    def wanted(self) -> set[str]:
-        """Every name that the objective can take."""
-        return set(needs(self.objective)) | ({"pairs"} if self.spec.per == "pair" else set())
+    @property
+    def weighing(self) -> tuple[Any, ...]:
+        """What its weights depend on beside the rows: terms on the same rows that agree in it have equal weights."""
+        return self.spec.per, self.spec.ties, self.reduce, self.length
 
-    @cached_property
-    def reads(self) -> set[str]:
+    @property
+    def reads(self) -> frozenset[str]:
         """Every name that it may read of the rollout."""
-        return self.wanted | {c.name for c in self.columns.values()} | {"rank"}
+        return self._own.reads
 
-    def required(self) -> set[str]:
-        """The names without which it cannot be called, columns included."""
-        found = {c.name for c in self.columns.values()}
-        for p in parameters(self.objective):
-            if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and p.default is inspect.Parameter.empty:
-                found.add(p.name)
-        return found
-
-    @cached_property
-    def columns(self) -> dict[str, Column]:
-        """Hyper-parameters that are read from the rollout."""
-        return {p.name: p.default for p in parameters(self.objective) if isinstance(p.default, Column)}
-
-    @cached_property
+    @property
     def live(self) -> list[Want]:
         """What the model must compute."""
-        return [*sorted(self.wanted & LIVE), *self.want]
+        return [*self._own.live, *self.want]
+
+    @property
+    def _computed(self) -> frozenset[str]:
+        return LIVE.union(f.__name__ for f in self.want) if self.want else LIVE
 
     def call(self, part: Rollout, live: Mapping[str, Tensor]) -> Loss:
         """The objective on ``part``: stored tensors, segments and derived names, and the live ones before all others.
 
         What is stored outside the mask and not finite is read as 0.
         """
-        names: dict[str, Any] = {n: part[n] for n in part.names() & self.reads}
+        computed, reads = self._computed, self.reads
+        names: dict[str, Any] = {n: part[n] for n in part.names() & reads if n not in computed}
         if bool((part.mask == 0).any()):
             names = {n: _finite(x, part.mask) for n, x in names.items()}
-        names |= part.segments
-        if "pairs" in self.wanted:
+        names |= {n: x for n, x in part.segments.items() if n not in computed}
+        if "pairs" in reads:
             names["pairs"] = pairs_of(part.group, part["rank"])
-        computed = LIVE | {f.__name__ for f in self.want}
-        return call(self.objective, {k: v for k, v in names.items() if k not in computed} | dict(live))
+        return call(self.objective, names | dict(live))
 
     def weights(self, part: Rollout) -> Tensor:
         """The weight of each element of the loss on ``part``."""

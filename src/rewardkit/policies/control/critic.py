@@ -50,17 +50,17 @@ class ControlCritic:
         unknown = [w for w in want if w not in VALUES]
         if unknown:
             raise KeyError(f"a critic evaluates {' and '.join(VALUES)}, not {unknown}")
-        return {str(w): state_value(self.module, rollout, str(w)) for w in want}
+        live = Live(rollout.mask)
+        return {str(w): state_value(self.module, rollout, str(w), live) for w in want}
 
 
 VALUES = ("values", "bootstrap")
 
 
-def state_value(net: nn.Module, rollout: Rollout, name: str) -> Tensor:
+def state_value(net: nn.Module, rollout: Rollout, name: str, live: Live) -> Tensor:
     """One of :data:`VALUES` by a network from observations to a number."""
     if name == "bootstrap":
         reached = net(rollout.inputs["reached"])[:, 0, 0]
         cut = torch.tensor([s.ended == "cut" for s in rollout.samples], device=reached.device)
         return torch.where(cut, reached, torch.zeros_like(reached))
-    live = Live(rollout.mask)
     return live.put(net(live.take(rollout.inputs["observations"]))[:, 0])

@@ -180,14 +180,14 @@ class ControlPolicy(Views):
         What is not trained is 0. With a critic also ``bootstrap`` ``[B]``, see :class:`ControlCritic`.
         """
         found: dict[str, Tensor] = {}
+        live = Live(rollout.mask)
         if isinstance(self.module, ActorCritic):
-            found = {str(n): state_value(self.module.critic, rollout, str(n)) for n in want if n in VALUES}
+            found = {str(n): state_value(self.module.critic, rollout, str(n), live) for n in want if n in VALUES}
         paths: list[Any] = [n for n in want if isinstance(n, Unrolled)]
         found |= {p.__name__: p.of(self.module, self.actions, rollout) for p in paths}
         own = [n for n in want if n not in found and n not in paths]
         if not own:
             return found
-        live = Live(rollout.mask)
         observations, taken = live.take(rollout.inputs["observations"]), live.take(rollout.inputs["actions"])
         outputs = self.module(observations)
         for name in own:
