@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rewardkit.papers.fronts import area, point
+from rewardkit.papers.fronts import area, point, proxy_of
 from rewardkit.worlds.tokens import Tokens
 
 START = {"kl": 0.0, "gold": 1.0}
@@ -37,3 +37,9 @@ def test_the_point_of_the_start_has_no_kl(tmp_path, monkeypatch) -> None:
     found = point(world, world.base(steps=2), world.gold, n=2)
     assert found["kl"] == pytest.approx(0.0, abs=1e-5)
     assert found["gold"] == found["proxy"]
+
+
+def test_the_reward_model_of_a_run_is_made_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("REWARDKIT_CACHE", str(tmp_path))
+    assert proxy_of(0, True) is proxy_of(0, True)
+    assert proxy_of(1, True) is not proxy_of(0, True)

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
 
 from rewardkit.objectives.imitation import sft
 from rewardkit.objectives.policy import kl, reinforce
-from rewardkit.policies.language import LanguagePolicy, Sampling, add_lora, train_tokenizer
+from rewardkit.policies.adapters import add_lora
+from rewardkit.policies.language import LanguagePolicy, Sampling, train_tokenizer
 from rewardkit.training import Learner, Term, attach_reference
 from rewardkit.types import Sample
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rewardkit.measures.segments import Segments
 from rewardkit.registry import entry
 from rewardkit.types import Rollout, Scores
 
@@ -54,13 +55,11 @@ def _place_steps(steps_BS: Tensor, segment_BT: Tensor, mask_BT: Tensor) -> Tenso
     placed_BT = torch.zeros(mask_BT.shape, dtype=steps_BS.dtype, device=mask_BT.device)
     if not size or not segment_BT.numel():
         return placed_BT
-    length = mask_BT.shape[1]
-    live_BT = (mask_BT > 0) & (segment_BT >= 0)
-    positions_BT = torch.arange(length, device=mask_BT.device).expand_as(segment_BT)
-    ends_BS = torch.full(steps_BS.shape, -1, dtype=torch.long, device=mask_BT.device)
-    ends_BS = ends_BS.scatter_reduce(1, segment_BT.clamp(min=0), torch.where(live_BT, positions_BT, -1), "amax")
-    paid_BS = torch.where(ends_BS >= 0, steps_BS, torch.zeros_like(steps_BS))
-    return placed_BT.scatter_add(1, ends_BS.clamp(min=0), paid_BS)
+    steps = Segments(segment_BT, mask_BT)
+    positions_BT = torch.arange(mask_BT.shape[1], device=mask_BT.device).expand_as(segment_BT)
+    known_BS = steps_BS[:, : steps.size]
+    paid_BS = torch.where(steps.has, known_BS, torch.zeros_like(known_BS))
+    return placed_BT.scatter_add(1, steps.lasts(positions_BT), paid_BS)
 
 
 def _place_leaf(scores: Scores, rollout: Rollout, name: str) -> Tensor:

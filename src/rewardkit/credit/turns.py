@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rewardkit.credit.group import LONELY, Scale, group_relative
 from rewardkit.credit.returns import reward_to_go
+from rewardkit.measures.segments import Segments
 from rewardkit.registry import entry
 
 Baseline = Literal["turns", "position"]
@@ -58,21 +59,16 @@ def turn_discounted_group(
     """
     if baseline not in get_args(Baseline):
         raise ValueError(f"baseline must be one of {get_args(Baseline)}, not {baseline!r}")
-    live_BT = (mask > 0) & (turn >= 0) & ok[:, None]
-    place_BT = turn.clamp(min=0)
-    size = max(1, int(turn.max()) + 1 if turn.numel() else 1)
-    paid_BT = torch.where(live_BT, rewards, torch.zeros_like(rewards)).double()
-    zeros_BS = torch.zeros(len(mask), size, dtype=torch.float64, device=mask.device)
-    paid_BS = zeros_BS.scatter_add(1, place_BT, paid_BT)
-    has_BS = zeros_BS.scatter_add(1, place_BT, live_BT.double()) > 0
-    has_BS = has_BS & accompanied(has_BS.any(1), group)[:, None]
+    turns = Segments(turn, mask * ok[:, None])
+    paid_BS = turns.sums(rewards.double())
+    has_BS = turns.has & accompanied(turns.has.any(1), group)[:, None]
 
     def compared(values_BS: Tensor) -> Tensor:
         """Against the group: every turn, or those at the same place."""
         cell_BS = group[:, None].expand_as(values_BS)
         if baseline == "position":
             _, numbers = torch.unique(group, return_inverse=True)
-            cell_BS = numbers[:, None] * size + torch.arange(size, device=mask.device)
+            cell_BS = numbers[:, None] * turns.size + torch.arange(turns.size, device=mask.device)
         one = torch.ones(values_BS.numel(), 1, device=mask.device)
         with warnings.catch_warnings():
             # That a place which only one row reached has no baseline is no mistake of the caller's.
@@ -83,11 +79,10 @@ def turn_discounted_group(
     def summed(values_BS: Tensor) -> Tensor:
         return reward_to_go(values_BS, has_BS.double(), gamma=gamma)["returns"]
 
-    turns_BS = summed(compared(paid_BS)) if baseline == "turns" else compared(summed(paid_BS))
+    found_BS = summed(compared(paid_BS)) if baseline == "turns" else compared(summed(paid_BS))
     dtype = torch.promote_types(rewards.dtype, torch.float32)
-    wide_BT = turns_BS.gather(1, place_BT).to(dtype)
     return {
-        "advantages": torch.where(live_BT, wide_BT, torch.zeros_like(wide_BT)),
+        "advantages": turns.spread(found_BS).to(dtype),
         "weight": ok[:, None].expand(mask.shape).to(dtype),
     }
 

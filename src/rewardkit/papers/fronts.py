@@ -1,18 +1,31 @@
-"""What recipes with a reward-KL front share: a run's checkpoints, and the area under the front."""
+"""What recipes with a reward-KL front share: the reward model, a run's checkpoints, and the area under the front."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from rewardkit.evals.frontier import kl_reward_frontier
+from rewardkit.papers.kit import comparisons, reward_model
+from rewardkit.papers.recipe import Run
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.protocols import Reward
-from rewardkit.worlds.tokens import Tokens
+from rewardkit.rewards.learned.scalar import ScalarReward
+from rewardkit.worlds.tokens import LENGTH, Tokens
 
 Point = dict[str, float]
+
+
+@cache
+def proxy_of(seed: int, smoke: bool) -> ScalarReward:
+    """The reward model of a run, from 1,000 noisy comparisons of the base policy's replies."""
+    run = Run(seed, smoke)
+    world = Tokens(length=run.size(LENGTH, 2))
+    base = world.base(steps=run.size(300, 2))
+    return reward_model(base, comparisons(world, base, run.size(1000, 12), 10 + seed), seed, epochs=run.size(3.0, 0.1))
 
 
 def point(world: Tokens, policy: LanguagePolicy, proxy: Reward, *, n: int, seed: int = 40_000) -> Point:

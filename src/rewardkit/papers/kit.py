@@ -24,7 +24,8 @@ from rewardkit.rewards.learned.scalar import ScalarReward
 from rewardkit.training.fit import fit
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
-from rewardkit.types import Judgement
+from rewardkit.types import Judgement, Sample
+from rewardkit.worlds.annotators import first_wins
 from rewardkit.worlds.tokens import Tokens
 
 
@@ -118,9 +119,10 @@ def preferred(world: Tokens, policy: LanguagePolicy, seed: int, *, n: int = 32) 
     What a person who tunes has: noisy judgements with the annotator's bias, never gold.
     """
     new, old = world.draw(policy, n, 20_000 + seed), world.draw(policy.at("start"), n, 30_000 + seed)
-    rng = np.random.default_rng(seed)
-    wins = []
-    for a, b in zip(new.samples, old.samples, strict=True):
-        gap = (world.liking(a) - world.liking(b)) / world.noise
-        wins.append(rng.random() < 1 / (1 + np.exp(-gap)))
-    return float(np.mean(wins))
+    return share_won(world, new.samples, old.samples, seed)
+
+
+def share_won(world: Tokens, first: Sequence[Sample], second: Sequence[Sample], seed: int) -> float:
+    """How often the annotators of ``world`` prefer the first of a pair."""
+    gaps = [world.liking(a) - world.liking(b) for a, b in zip(first, second, strict=True)]
+    return float(first_wins(np.array(gaps) / world.noise, np.random.default_rng(seed)).mean())

@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from rewardkit.credit.group import group_relative
+from rewardkit.data.rows import comparison_rows
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.objectives.imitation import sft
@@ -22,7 +23,7 @@ from rewardkit.protocols import Policy
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
 from rewardkit.training.term import Term
-from rewardkit.types import Rollout, Sample, Scores
+from rewardkit.types import Judgement, Rollout, Sample, Scores
 
 PROMPTS = ["left", "right"]
 
@@ -95,6 +96,24 @@ def test_winner_loser_and_reference_share_times_and_noise_and_calls_do_not(polic
         assert not torch.equal(first.inputs[name], second.inputs[name])
     rollout = attach_reference(first, policy.at("start"))
     torch.testing.assert_close(rollout["ref_logps"], policy.evaluate(rollout)["logps"].detach())
+
+
+def test_two_comparisons_of_one_prompt_have_draws_of_their_own_and_both_sides_of_each_share_them(
+    policy: DiffusionPolicy,
+) -> None:
+    pair = [Sample("left", torch.zeros(3)), Sample("left", torch.ones(3))]
+    rows = comparison_rows([Judgement(tuple(pair), rank=rank) for rank in ((0, 1), (1, 0))])
+    first, second = (policy.encode(rows.samples, rows.group) for _ in range(2))
+    for name in ("times", "noise"):
+        a, b, c, d = first.inputs[name]
+        assert torch.equal(a, b)
+        assert torch.equal(c, d)
+        assert not torch.equal(a, c)
+        assert not torch.equal(first.inputs[name], second.inputs[name]), "a fresh call draws anew"
+        by_prompt = policy.encode(rows.samples).inputs[name]
+        assert torch.equal(by_prompt, by_prompt[:1].expand_as(by_prompt)), "by default rows of one prompt share"
+    with pytest.raises(ValueError, match=r"group must be \[4\]"):
+        policy.encode(rows.samples, rows.group[:3])
 
 
 def test_log_probs_of_given_outputs_are_minus_half_the_squared_error(policy: DiffusionPolicy) -> None:

@@ -79,7 +79,7 @@ def lora(tokenizer: Any) -> Callable[..., LanguagePolicy]:
     """A policy with a fresh LoRA adapter."""
 
     def policy(family: str = "llama", **options: Any) -> LanguagePolicy:
-        from rewardkit.policies.language import add_lora
+        from rewardkit.policies.adapters import add_lora
 
         targets = {"llama": ["q_proj", "v_proj", "down_proj"], "gpt2": ["c_attn"]}[family]
         fields = {"r": 4, "lora_alpha": 8, "target_modules": targets, "lora_dropout": 0.1}

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from rewardkit.policies.language import Critic, LanguagePolicy, add_lora
+from rewardkit.policies.adapters import add_lora
+from rewardkit.policies.language import Critic, LanguagePolicy
 from rewardkit.protocols import Model
 from rewardkit.types import Rollout, Sample
 

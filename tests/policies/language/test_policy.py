@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rewardkit.policies.language import LanguagePolicy, Sampling, add_lora, train_tokenizer
+from rewardkit.policies.language import LanguagePolicy, Sampling, train_tokenizer
 from rewardkit.policies.language.scratch import SIZES
 from rewardkit.types import Sample
 
@@ -156,32 +156,12 @@ class TestTokenizer:
         assert again("hello").input_ids == tokenizer("hello").input_ids
 
 
-def test_add_lora_takes_a_config_or_its_fields(make: Make) -> None:
-    from peft import LoraConfig
-
-    fields = {"r": 2, "target_modules": ["q_proj"]}
-    for lora in (fields, LoraConfig(task_type="CAUSAL_LM", **fields)):
-        model = add_lora(make(keep_start=False).module, lora)
-        assert {n.split(".")[-3] for n, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
-
-
-def test_a_second_adapter_is_refused(lora: Make) -> None:
-    with pytest.raises(ValueError, match=r"has an adapter already.*merge=True"):
-        add_lora(lora().module, {"r": 2, "target_modules": ["q_proj"]})
-
-
-def test_an_adapter_is_a_function_of_its_seed_and_leaves_the_global_generator_alone() -> None:
+def test_the_seed_of_a_policy_from_scratch_is_its_adapters_too() -> None:
     tokenizer = train_tokenizer(["Say yes. Say no."], 300)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
     def adapter(seed: int) -> torch.Tensor:
-        made = LanguagePolicy.scratch(tokenizer, size, seed=seed, lora={"r": 2, "target_modules": ["q_proj"]})
+        made = LanguagePolicy.scratch(tokenizer, WIDTH, seed=seed, lora={"r": 2, "target_modules": ["q_proj"]})
         return next(p for n, p in made.module.named_parameters() if "lora_A" in n).detach()
 
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    first = adapter(0)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(6)
-    assert torch.equal(first, adapter(0))
-    assert not torch.equal(first, adapter(1))
+    assert torch.equal(adapter(0), adapter(0))
+    assert not torch.equal(adapter(0), adapter(1))

@@ -148,6 +148,22 @@ def test_rows_of_one_prompt_share_times_and_masks_and_calls_do_not() -> None:
     torch.testing.assert_close(rollout["ref_logps"], policy.evaluate(rollout)["logps"].detach())
 
 
+def test_two_comparisons_of_one_prompt_have_draws_of_their_own_and_both_sides_of_each_share_them() -> None:
+    policy = make("abcd", 24)
+    samples = [Sample("left", letter * 24) for letter in "abcd"]
+    first, second = (policy.encode(samples, torch.tensor([0, 0, 1, 1])) for _ in range(2))
+    for name in ("times", "hidden"):
+        a, b, c, d = first.inputs[name]
+        assert torch.equal(a, b)
+        assert torch.equal(c, d)
+        assert not torch.equal(a, c)
+        assert not torch.equal(a, second.inputs[name][0]), "a fresh call draws anew"
+        by_prompt = policy.encode(samples).inputs[name]
+        assert torch.equal(by_prompt[0], by_prompt[2]), "by default rows of one prompt share"
+    with pytest.raises(ValueError, match=r"group must be \[4\]"):
+        policy.encode(samples, torch.zeros(3, dtype=torch.long))
+
+
 def test_neighbours_padding_and_parts_do_not_matter() -> None:
     policy = scale(make("abc", 6), 4)
     starts = [Sample("left", "___"), Sample("right", "a____c_"), Sample("left")]

@@ -14,7 +14,7 @@ StackLLaMA, the value network, and elastic reset with a KL term besides. About f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from rewardkit.credit.base import chain
@@ -24,8 +24,8 @@ from rewardkit.loops.elastic import ElasticReset
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.objectives.policy import clipped
-from rewardkit.papers.fronts import area, point
-from rewardkit.papers.kit import comparisons, preferred, reward_model
+from rewardkit.papers.fronts import area, point, proxy_of
+from rewardkit.papers.kit import preferred
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.rewards.learned.scalar import ScalarReward
@@ -37,15 +37,7 @@ TURNS, EVERY, DECAY, NATS = 36, 12, 0.9, 3.0
 
 def _setting(run: Run) -> tuple[Tokens, LanguagePolicy, ScalarReward]:
     world = Tokens(length=run.size(LENGTH, 2))
-    return world, world.base(steps=run.size(300, 2)), _model(run.seed, run.smoke)
-
-
-@cache
-def _model(seed: int, smoke: bool) -> ScalarReward:
-    run = Run(seed, smoke)
-    world = Tokens(length=run.size(LENGTH, 2))
-    base = world.base(steps=run.size(300, 2))
-    return reward_model(base, comparisons(world, base, run.size(1000, 12), 10 + seed), seed, epochs=run.size(3.0, 0.1))
+    return world, world.base(steps=run.size(300, 2)), proxy_of(run.seed, run.smoke)
 
 
 def optimise(run: Run, betas: Sequence[float] = (0.0,), **reset: Any) -> dict[str, Any]:

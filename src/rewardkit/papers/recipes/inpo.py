@@ -2,11 +2,11 @@
 
 On world ``gaussians``: 1,000 noisy comparisons of the base policy's own points serve the same ``dpo(over="position")``
 for 80 steps, once on points noised by chance (Diffusion-DPO) and once on points led up the sampler by ten inversion
-steps, with the same times for winner, loser and reference. Each arm runs at two betas. Counted: the steps until gold
-has risen to -0.5 (a run that never does counts twice its length), and the squared MMD to the base policy's points at
-the end and on the way there. The learning rate of each arm is chosen by annotators' preference over the base. Left out:
-images, SD1.5 and SDXL, the small noise in inversion, compute: an inversion costs ten calls of the network without
-gradient.
+steps. Each comparison has its own times, the same for winner, loser and reference. Each arm runs at two betas. Counted:
+the steps until gold has risen to -0.5 (a run that never does counts twice its length), and the squared MMD to
+the base policy's points at the end and on the way there. The learning rate of each arm is chosen by annotators'
+preference over the base. Left out: images, SD1.5 and SDXL, the small noise in inversion, compute: an inversion costs
+ten calls of the network without gradient.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+
 from rewardkit.objectives.preference import dpo
 from rewardkit.papers.gaussians import base, gold_of, mmd, pairs, points, preferences, preferred, start_points
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
-from rewardkit.policies.diffusion import Inverted
+from rewardkit.policies.diffusion import DiffusionPolicy, Inverted
+from rewardkit.types import Rollout, Sample
 
 STEPS, EVERY, GOLD, DRAWS = 80, 4, -0.5, 4
 """Updates; updates between two looks; the gold reward to be reached, from about -0.8; times an output in ``encode``."""
+
+
+def _encoded(policy: DiffusionPolicy, inverted: Inverted | None, samples: list[Sample]) -> Rollout:
+    """Comparisons as rows, two each, which share their draws."""
+    return policy.encode(samples, torch.arange(len(samples)) // 2, inverted=inverted)
 
 
 def _trained(run: Run, beta: float, inverted: Inverted | None) -> dict[str, Any]:
@@ -33,7 +41,7 @@ def _trained(run: Run, beta: float, inverted: Inverted | None) -> dict[str, Any]
     start, look = start_points(run.seed, run.smoke, "diffusion"), run.size(EVERY, 2)
     run_ = preferences(
         policy, judged, partial(dpo, beta=beta, over="position"), run.seed, lr=run.point.get("lr", 1e-3), epochs=epochs,
-        batch=32, encode=partial(policy.encode, inverted=inverted),
+        batch=32, encode=partial(_encoded, policy, inverted),
     )  # fmt: skip
     for step in run_:
         if step.step % look == 0 or step.step == step.of:

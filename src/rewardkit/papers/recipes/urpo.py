@@ -14,12 +14,11 @@ import copy
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from rewardkit.credit.group import group_relative
 from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.objectives.policy import clipped
+from rewardkit.papers.kit import share_won
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.rewards.base import RewardBase
@@ -77,11 +76,10 @@ def figures(run: Run, policy: Any) -> dict[str, float]:
 
 def preferred(run: Run, policy: LanguagePolicy) -> float:
     """How often a noisy annotator prefers an answer to one of the start: what a person who tunes has."""
-    n, rng = run.size(32, 1), np.random.default_rng(run.seed)
+    n = run.size(32, 1)
     new = policy.sample(WORLD.open(6), n, sampling=WORLD.sampling, seed=50_000).samples
     old = policy.at("start").sample(WORLD.open(6), n, sampling=WORLD.sampling, seed=60_000).samples
-    gaps = [WORLD.tokens.liking(a) - WORLD.tokens.liking(b) for a, b in zip(new, old, strict=True)]
-    return float(np.mean([rng.random() < 1 / (1 + np.exp(-g / WORLD.tokens.noise)) for g in gaps]))
+    return share_won(WORLD.tokens, new, old, run.seed)
 
 
 URPO, FROZEN, UNTAUGHT = "urpo", "frozen judge", "urpo without rankings"

@@ -13,7 +13,7 @@ preference. Left out: Gemma, more than two runs and iterations, and side-by-side
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,12 +25,11 @@ from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.merging import State, ema, lerp, slerp, towards_init, warp
 from rewardkit.objectives.policy import reinforce
-from rewardkit.papers.fronts import Point, area, point
-from rewardkit.papers.kit import comparisons, preferred, reward_model
+from rewardkit.papers.fronts import Point, area, point, proxy_of
+from rewardkit.papers.kit import preferred
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
 from rewardkit.policies.language import LanguagePolicy
 from rewardkit.policies.weights import read, write
-from rewardkit.rewards.learned.scalar import ScalarReward
 from rewardkit.training.learner import Learner
 from rewardkit.worlds.tokens import LENGTH, Tokens
 
@@ -43,7 +42,7 @@ class Setting:
 
     def __init__(self, run: Run) -> None:
         self.run, self.world = run, Tokens(length=run.size(LENGTH, 2))
-        self.meter, self.model = self.base(), _model(run.seed, run.smoke)
+        self.meter, self.model = self.base(), proxy_of(run.seed, run.smoke)
         self.start = read(self.meter)
         self.first = self.point(self.start)
 
@@ -80,14 +79,6 @@ class Setting:
             "preferred": preferred(self.world, self.meter, self.run.seed, n=self.run.size(32, 1)),
             **{f"{k}s": [p[k] for p in points] for k in ("kl", "gold", "proxy")},
         }
-
-
-@cache
-def _model(seed: int, smoke: bool) -> ScalarReward:
-    run = Run(seed, smoke)
-    world = Tokens(length=run.size(LENGTH, 2))
-    base = world.base(steps=run.size(300, 2))
-    return reward_model(base, comparisons(world, base, run.size(1000, 12), 10 + seed), seed, epochs=run.size(3.0, 0.1))
 
 
 def single(run: Run, *, moving: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewardkit.policies.adapters import add_lora
 from rewardkit.policies.diffusion.codec import Latents, Pixels
 from rewardkit.policies.diffusion.policy import DiffusionPolicy
 from rewardkit.policies.diffusion.process import Diffusion, Flow, Process
@@ -170,8 +171,6 @@ def load(
 
 
 def _with_lora(net: Any, lora: Any, seed: int) -> Any:
-    from rewardkit.policies.language import add_lora
-
     fields = {"task_type": None, "target_modules": list(ATTENTION), **lora} if isinstance(lora, Mapping) else lora
     return add_lora(net, fields, seed=seed)
 

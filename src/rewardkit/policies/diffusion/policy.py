@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -18,6 +17,7 @@ from rewardkit.policies.diffusion.inversion import Inverted, invert
 from rewardkit.policies.diffusion.process import Process
 from rewardkit.policies.diffusion.sampling import Denoise, gaussian_logp
 from rewardkit.policies.diffusion.stepwise import DenoiseSteps, cut, forks
+from rewardkit.policies.draws import prompt_key, shared_keys
 from rewardkit.policies.modes import evaluating
 from rewardkit.policies.path import PathValue
 from rewardkit.policies.views import Views
@@ -32,8 +32,8 @@ class DiffusionPolicy(DenoiseSteps, Views):
 
     Sampled rows have the steps on their time axis; the last step, which adds no noise, has mask 0. ``encode`` noises
     given outputs instead, at ``draws`` times each, and the "log-prob" of a draw is minus half the squared error of the
-    network: ``sft`` on it is denoising training, ``dpo`` Diffusion-DPO. Rows of one prompt share their times and noise,
-    and so does the reference, which reads the same rollout.
+    network: ``sft`` on it is denoising training, ``dpo`` Diffusion-DPO. Rows of one prompt, or of one comparison,
+    share their times and noise, and so does the reference, which reads the same rollout.
 
     Args:
         module: ``(x [N, ...], time [N], condition [N, C] or None) -> [N, ...]``.
@@ -117,10 +117,16 @@ class DiffusionPolicy(DenoiseSteps, Views):
             start=since,
         )
 
-    def encode(self, samples: Sequence[Sample], *, inverted: Inverted | None = None) -> Rollout:
-        """Given outputs, noised at ``draws`` times; rows of one prompt share times and noise. With ``inverted`` they
-        share their times only, and the noise is what the model itself would have made them of. The tensor
-        ``noise_level`` says how much of a draw is noise."""
+    def encode(
+        self, samples: Sequence[Sample], group: Tensor | None = None, *, inverted: Inverted | None = None
+    ) -> Rollout:
+        """Given outputs, noised at ``draws`` times; rows of one ``group``, by default of one prompt, share times and
+        noise. With ``inverted`` they share their times only, and the noise is what the model itself would have made
+        them of. The tensor ``noise_level`` says how much of a draw is noise.
+
+        Args:
+            group: long ``[B]``, see :func:`rewardkit.policies.draws.shared_keys`.
+        """
         clean = torch.stack([torch.as_tensor(s.output, dtype=torch.float32) for s in samples]).to(self._device)
         with torch.no_grad():
             clean = clean if self.codec is None else self.codec.encode(clean)
@@ -128,8 +134,7 @@ class DiffusionPolicy(DenoiseSteps, Views):
         self.encoded += 1
         shared: dict[Any, tuple[Tensor, Tensor]] = {}
         drawn = []
-        for s in samples:
-            key = _key(s.prompt)
+        for key in shared_keys(samples, group):
             if key not in shared:
                 shared[key] = (
                     self.process.draw_times(self.draws, generator),
@@ -253,7 +258,7 @@ class DiffusionPolicy(DenoiseSteps, Views):
         """What the network is told of each row; equal prompts are read once."""
         if self.condition is None:
             return None
-        keys = [_key(s.prompt) for s in samples]
+        keys = [prompt_key(s.prompt) for s in samples]
         first = {k: s.prompt for k, s in zip(reversed(keys), reversed(samples), strict=True)}
         known = {k: self.condition(prompt) for k, prompt in first.items()}
         return each(stacked([known[k] for k in keys]), lambda x: x.to(self._device))
@@ -265,17 +270,3 @@ class DiffusionPolicy(DenoiseSteps, Views):
 
 def _plainly(module: nn.Module, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
     return module(x, times, condition)
-
-
-def _key(prompt: Any) -> Any:
-    """Equal prompts have equal keys, whatever they are. The ``repr`` of a large tensor leaves most of it out."""
-    if isinstance(prompt, (Tensor, np.ndarray)):
-        array = prompt.detach().cpu().double().numpy() if isinstance(prompt, Tensor) else prompt
-        return array.shape, array.tobytes()
-    if isinstance(prompt, Mapping):
-        return tuple((k, _key(v)) for k, v in prompt.items())
-    if isinstance(prompt, (list, tuple)):
-        return tuple(_key(v) for v in prompt)
-    if is_dataclass(prompt):
-        return type(prompt), *(_key(getattr(prompt, f.name)) for f in fields(prompt))
-    return repr(prompt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,15 +59,9 @@ class DenoiseSteps:
     version: Any
     call: Any
     _device: Any
-
-    def _conditions(self, samples: Sequence[Sample]) -> Condition:
-        raise NotImplementedError
-
-    def _said(self, x: Tensor, i: Tensor, condition: Condition, how: Denoise) -> Tensor:
-        raise NotImplementedError
-
-    def outputs(self, states: Tensor) -> Tensor:
-        raise NotImplementedError
+    outputs: Callable[[Tensor], Tensor]
+    _conditions: Callable[[Sequence[Sample]], Condition]
+    _said: Callable[[Tensor, Tensor, Condition, Denoise], Tensor]
 
     def start(self, prompts: Sequence[Any], *, sampling: Denoise | None = None, seed: int | None = None) -> NoisyState:
         """Noise for each prompt; a :class:`Latent` is continued from where it stands.

@@ -1,7 +1,7 @@
 """Language policies on Hugging Face causal models."""
 
 from rewardkit.policies.language.critic import Critic
-from rewardkit.policies.language.policy import LanguagePolicy, add_lora
+from rewardkit.policies.language.policy import LanguagePolicy
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.tokenizer import train_tokenizer
 
@@ -9,6 +9,5 @@ __all__ = [
     "Critic",
     "LanguagePolicy",
     "Sampling",
-    "add_lora",
     "train_tokenizer",
 ]

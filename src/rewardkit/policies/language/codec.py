@@ -271,3 +271,10 @@ def _reply(output: Any) -> list[dict[str, Any]]:
     if reply[0]["role"] != "assistant" or reply[-1]["role"] != "assistant":
         raise ValueError("an output begins and ends with an assistant message; what comes before belongs to the prompt")
     return reply
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a completion: the generation config's, one or several, and the tokenizer's."""
+    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = ids if isinstance(ids, (list, tuple)) else [ids]
+    return frozenset(int(i) for i in [*several, tokenizer.eos_token_id] if i is not None)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from rewardkit.policies.adapters import add_lora
 from rewardkit.policies.language import head
 from rewardkit.policies.language.batch import (
     NOTHING,
@@ -26,23 +25,23 @@ from rewardkit.policies.language.batch import (
     response_positions,
     without_cache,
 )
-from rewardkit.policies.language.codec import Codec, Truncation
+from rewardkit.policies.language.codec import Codec, Truncation, end_ids
 from rewardkit.policies.language.generate import Completion, generate, row_seed
-from rewardkit.policies.language.modes import adapter_off, plain
+from rewardkit.policies.language.modes import plain
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.scratch import scratch_model
+from rewardkit.policies.language.starts import begin, spoken
 from rewardkit.policies.language.stepwise import TextSteps
 from rewardkit.policies.language.turns import padded, play, turns_of
-from rewardkit.policies.language.views import adapter_is_fresh, fingerprint, is_adapter
+from rewardkit.policies.language.views import LanguageViews, adapter_is_fresh
 from rewardkit.policies.modes import evaluating, is_peft
-from rewardkit.policies.views import frozen_copy
 from rewardkit.protocols import Against, TextEnv, Want
 from rewardkit.registry import entry
 from rewardkit.types import Cost, Rollout, Sample
 
 
 @entry("policies:language", aliases=("causal_lm",), tags=("language", "peft"))
-class LanguagePolicy(TextSteps):
+class LanguagePolicy(LanguageViews, TextSteps):
     """A causal LM over text or chat messages; ``T`` is the tokens of the completion.
 
     Prompts are text, or messages (``[{"role", "content"}, ...]``) where the tokenizer has a chat template; outputs are
@@ -98,7 +97,7 @@ class LanguagePolicy(TextSteps):
         self.max_tokens, self.chunk, self.padding_side = max_tokens, chunk, padding_side
         self.name = name or getattr(self._core.config, "name_or_path", "") or type(self._core).__name__
         context = max_length or getattr(self._core.config.get_text_config(), "max_position_embeddings", None)
-        self.codec = self._codec(_eos_ids(self._core, tokenizer), context, truncation)
+        self.codec = self._codec(end_ids(self._core, tokenizer), context, truncation)
         self.view = "live"
         self._views: dict[str, LanguagePolicy] = {}
         self._known_version: tuple[int, str] | None = None
@@ -215,65 +214,6 @@ class LanguagePolicy(TextSteps):
         """Number of weights, tied ones once."""
         return sum(p.numel() for p in self.module.parameters())
 
-    @property
-    def version(self) -> str:
-        """A fingerprint of the weights in use: 16 hexadecimal digits, the same in every process."""
-        off = self.view == "adapter_off"
-        used = [(n, p) for n, p in self.module.named_parameters() if not (off and is_adapter(n))]
-        # A view is written to seldom (a moving average is): it is read again only after that.
-        writes = sum(p._version for _, p in used)
-        if self._known_version is None or self._known_version[0] != writes or self.view == "live":
-            self._known_version = (writes, fingerprint(used))
-        return self._known_version[1]
-
-    def at(self, view: str) -> LanguagePolicy:
-        """The policy with other weights: ``live``, ``start``, ``adapter_off`` (PEFT models) or a view that was kept.
-
-        All but ``live`` are frozen: they never train, carry no gradient and evaluate without dropout.
-
-        Raises:
-            KeyError: for a view that there is not.
-        """
-        if view in ("live", self.view):
-            return self
-        if view not in self._views:
-            hint = "; it was built with keep_start=False" if view == "start" else ""
-            raise KeyError(f"{self.name} has no view {view!r}; it has {sorted(['live', *self._views])}{hint}")
-        return self._views[view]
-
-    def keep(self, view: str) -> LanguagePolicy:
-        """Freeze a copy of the present weights (of the adapter alone, for PEFT) under ``view``."""
-        if view in ("live", "adapter_off"):
-            raise ValueError(f"the view {view!r} is not a copy and cannot be kept")
-        self._views[view] = self._twin(view, frozen_copy(self.module))
-        return self._views[view]
-
-    def _twin(self, view: str, module: nn.Module) -> LanguagePolicy:
-        twin = copy.copy(self)
-        twin.view, twin.module, twin._views, twin._known_version = view, module, {}, None
-        return twin
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LanguagePolicy:
-        """A copy with weights of its own; frozen views are shared: keep one anew in the copy before writing to it."""
-        twin = self._twin(self.view, copy.deepcopy(self.module, memo))
-        memo[id(self)] = twin
-        twin._views = {
-            name: v if v.view != "adapter_off" else v._twin(v.view, twin.module) for name, v in self._views.items()
-        }
-        return twin
-
-    @contextmanager
-    def _weights(self) -> Iterator[None]:
-        """The weights of this view in place; nothing but ``live`` gives gradients."""
-        if self.view == "live":
-            yield
-        elif self.view == "adapter_off":
-            with torch.no_grad(), adapter_off(self.module):
-                yield
-        else:
-            with torch.no_grad():
-                yield
-
     def encode(self, samples: Sequence[Sample]) -> Rollout:
         """Teacher-force any (prompt, output). Rows that the context cannot hold: see ``truncation``.
 
@@ -332,14 +272,14 @@ class LanguagePolicy(TextSteps):
             seed = int(torch.randint(2**62, ()))
         if env is not None:
             return play(self, starts, n, env, options, seed)
-        read = [self._start(i, s, options) for i, s in enumerate(starts)]
+        read = [begin(self.codec, i, s, options) for i, s in enumerate(starts)]
         media = self._media(starts)
         seeds = [row_seed(seed, i, k) for i in range(len(starts)) for k in range(n)]
         completions = self._complete([p + o for p, o in read], n, options, seeds, media)
         samples, outputs, logps, weights, prompts = [], [], [], [], []
         for row, c in enumerate(completions):
             s, (prompt, prefix) = starts[row // n], read[row // n]
-            text = self._spoken(prefix, c.ids, options.stop if c.ended == "done" else ())
+            text = spoken(self.codec, prefix, c.ids, options.stop if c.ended == "done" else ())
             samples.append(replace(s, output=self.codec.output(s.prompt, text), ended=c.ended))  # type: ignore[arg-type]
             prompts.append(prompt)
             outputs.append(prefix + c.ids)
@@ -361,26 +301,6 @@ class LanguagePolicy(TextSteps):
             with torch.no_grad(), evaluating(self.module):
                 rollout = rollout.with_tensors(old_logps=self.evaluate(rollout)["logps"])
         return rollout
-
-    def _start(self, row: int, start: Sample, sampling: Sampling) -> tuple[list[int], list[int]]:
-        """Ids of a start's prompt and of the output it already has, checked against the context."""
-        if start.output is not None and start.ended == "done":
-            raise ValueError(
-                f"start {row} has an output that ended; continue it with ended='cut', or answer anew with output=None"
-            )
-        limit = self.codec.max_length
-        if start.output is not None:
-            prompt, prefix, _ = self.codec.sample(start)
-        else:
-            prompt, prefix = self.codec.prompt(start.prompt), []
-        if limit is not None and self.codec.truncation == "left":
-            prompt = self.codec.shorten(prompt, max(1, limit - len(prefix) - sampling.max_new_tokens))
-        if limit is not None and len(prompt) + len(prefix) >= limit:
-            raise ValueError(
-                f"start {row} has {len(prompt) + len(prefix)} tokens and the context is {limit}, so nothing can be "
-                "sampled: shorten it, or build the policy with truncation='left'"
-            )
-        return prompt, prefix
 
     def _complete(
         self, prompts: list[list[int]], n: int, sampling: Sampling, seeds: list[int], media: Mapping[str, Any]
@@ -408,12 +328,6 @@ class LanguagePolicy(TextSteps):
                 for row, c in zip(rows, completions, strict=True):
                     found[row] = c
         return found
-
-    def _spoken(self, prefix: list[int], ids: list[int], stop: tuple[str, ...]) -> str:
-        """The text of an output, cut before the first stop string behind the prefix, which may hold one of its own."""
-        text, begin = self.codec.text(prefix + ids), len(self.codec.text(prefix))
-        places = [p for p in (text.find(s, begin) for s in stop) if p >= 0]
-        return text[: min(places)] if places else text
 
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
         """``logps`` and ``entropy`` (nats), float32 ``[B, T]``, at the temperature the rollout was sampled with.
@@ -476,33 +390,3 @@ class LanguagePolicy(TextSteps):
             return head.project(self._core, states)
         with self._weights():
             return head.project(self._core, states)
-
-
-def add_lora(model: Any, lora: Any, *, seed: int = 0) -> Any:
-    """``model`` with a fresh LoRA adapter.
-
-    Args:
-        model: a transformers model. lora: a ``peft.LoraConfig`` or its fields.
-        seed: of the adapter's weights; the global generator is left as it was.
-
-    Raises:
-        ValueError: for a model that has an adapter.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    if is_peft(model):
-        raise ValueError(
-            "this model has an adapter already: train that one (without lora=), or merge it first with "
-            "policy.save(path, merge=True) and load the folder"
-        )
-    config = LoraConfig(**{"task_type": "CAUSAL_LM", **lora}) if isinstance(lora, Mapping) else lora
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return get_peft_model(model, config)
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends a completion: the generation config's, one or several, and the tokenizer's."""
-    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    several = ids if isinstance(ids, (list, tuple)) else [ids]
-    return frozenset(int(i) for i in [*several, tokenizer.eos_token_id] if i is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +14,7 @@ from rewardkit.policies.language.batch import NOTHING, Padded, Row, Side
 from rewardkit.policies.language.codec import Codec
 from rewardkit.policies.language.generate import Decoder, has_ended
 from rewardkit.policies.language.sampling import Sampling, draw
+from rewardkit.policies.language.starts import begin, spoken
 from rewardkit.policies.modes import evaluating
 from rewardkit.types import Sample
 
@@ -73,27 +74,15 @@ class TextSteps:
     module: nn.Module
     codec: Codec
     _core: Any
-
-    def _weights(self) -> AbstractContextManager[None]:
-        raise NotImplementedError
-
-    def _start(self, row: int, start: Sample, sampling: Sampling) -> tuple[list[int], list[int]]:
-        raise NotImplementedError
-
-    def _media(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def _batch(self, rows: Sequence[Row], side: Side) -> Padded:
-        raise NotImplementedError
-
-    def _spoken(self, prefix: list[int], ids: list[int], stop: tuple[str, ...]) -> str:
-        raise NotImplementedError
+    _weights: Callable[[], AbstractContextManager[None]]
+    _media: Callable[[Sequence[Sample]], dict[str, Any]]
+    _batch: Callable[[Sequence[Row], Side], Padded]
 
     def start(self, prompts: Sequence[Any], *, sampling: Sampling | None = None, seed: int | None = None) -> TextState:
         """Read the prompts, and what partial samples have already said; see :class:`Sampling` for the limit."""
         options = sampling or Sampling()
         samples = [s if isinstance(s, Sample) else Sample(s) for s in prompts]
-        read = [self._start(i, s, options) for i, s in enumerate(samples)]
+        read = [begin(self.codec, i, s, options) for i, s in enumerate(samples)]
         room = (self.codec.max_length or 2**62 for _ in read)
         limits = [min(options.max_new_tokens, most - len(p) - len(o)) for (p, o), most in zip(read, room, strict=True)]
         shown = self._media(samples).get("media", [NOTHING] * len(samples))
@@ -148,7 +137,7 @@ class TextSteps:
         """The texts so far; ``ended`` is ``cut`` for those that have not ended by themselves."""
         found = []
         for (sample, _, prefix), ids, ended in zip(state.starts, state.ids, state.ended.tolist(), strict=True):
-            text = self._spoken(prefix, ids, state.sampling.stop if ended else ())
+            text = spoken(self.codec, prefix, ids, state.sampling.stop if ended else ())
             output = self.codec.output(sample.prompt, text)
             found.append(replace(sample, output=output, ended="done" if ended else "cut"))
         return found

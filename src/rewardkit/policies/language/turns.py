@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rewardkit.policies.language.generate import Completion, row_seed
 from rewardkit.policies.language.sampling import Sampling
+from rewardkit.policies.language.starts import spoken
 from rewardkit.protocols import TextEnv
 from rewardkit.types import Cost, Rollout, Sample
 
@@ -131,7 +132,7 @@ def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 def _advance(policy: Any, row: Row, found: Completion, sampling: Sampling) -> None:
     """The policy's turn, then the environment's."""
     codec, prompt = policy.codec, row.sample.prompt
-    text = policy._spoken([], found.ids, sampling.stop if found.ended == "done" else ())
+    text = spoken(codec, [], found.ids, sampling.stop if found.ended == "done" else ())
     [message] = codec.output(prompt, text)
     row.speak(message, found)
     if found.ended != "done":

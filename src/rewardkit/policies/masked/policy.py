@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rewardkit.policies.draws import shared_keys
 from rewardkit.policies.masked.codec import SequenceCodec
 from rewardkit.policies.masked.exact import distribution, sequences
 from rewardkit.policies.masked.path import GumbelValue, PathKL
@@ -35,8 +36,8 @@ class MaskedPolicy(MaskedSteps, Views):
     The log-prob of a step is that of the tokens that were written in it. Which positions are unmasked does not depend
     on weights and has none. ``encode`` masks given outputs instead, at ``draws`` times each; the "log-prob" of a draw
     at time t is ``1 / t`` times the log-prob of its masked tokens, whose mean over draws is the evidence bound: ``sft``
-    is masked-diffusion training, ``dpo`` compares bounds. Rows of one prompt share times and masks, and so does the
-    reference, which reads the same rollout.
+    is masked-diffusion training, ``dpo`` compares bounds. Rows of one prompt, or of one comparison, share times and
+    masks, and so does the reference, which reads the same rollout.
 
     Args:
         module: ``(ids [N, L] or probabilities [N, L, V], time [N], present [N, L], condition [N, C] or None)`` to
@@ -100,21 +101,26 @@ class MaskedPolicy(MaskedSteps, Views):
             cost=Cost(calls=int(live.sum())),
         )
 
-    def encode(self, samples: Sequence[Sample]) -> Rollout:
-        """Given outputs, masked at ``draws`` times; rows of one prompt share times and masks."""
+    def encode(self, samples: Sequence[Sample], group: Tensor | None = None) -> Rollout:
+        """Given outputs, masked at ``draws`` times; rows of one ``group``, by default of one prompt, share times and
+        masks.
+
+        Args:
+            group: long ``[B]``, see :func:`rewardkit.policies.draws.shared_keys`.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.encoded)
         self.encoded += 1
         coded = [self._coded(s) for s in samples]
         longest = max(len(c.ids) for c in coded)
-        shared: dict[str, tuple[Tensor, Tensor]] = {}
+        shared: dict[Any, tuple[Tensor, Tensor]] = {}
         times, hidden = [], []
-        for s, c in zip(samples, coded, strict=True):
-            if repr(s.prompt) not in shared:
+        for key, c in zip(shared_keys(samples, group), coded, strict=True):
+            if key not in shared:
                 # One number in each part of (0, 1): the mean over draws is the bound, with little noise.
                 spread = (torch.arange(self.draws) + torch.rand(self.draws, generator=generator)) / self.draws
                 uniform = torch.rand((self.draws, longest), generator=generator)
-                shared[repr(s.prompt)] = EARLIEST + (1 - EARLIEST) * spread, uniform
-            time, uniform = shared[repr(s.prompt)]
+                shared[key] = EARLIEST + (1 - EARLIEST) * spread, uniform
+            time, uniform = shared[key]
             times.append(time)
             # What the policy never writes (a hole, an unknown word) has no log-prob: it is given.
             free = torch.tensor(c.free) & torch.isin(torch.tensor(c.ids), self.allowed)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardkit.policies.adapters import add_lora
 from rewardkit.policies.language.batch import Padded, Row, Side
 from rewardkit.policies.language.codec import Codec, Truncation
 from rewardkit.policies.language.modes import is_peft
-from rewardkit.policies.language.policy import LanguagePolicy, add_lora
+from rewardkit.policies.language.policy import LanguagePolicy
 from rewardkit.policies.vision_language.batch import never_write, with_media
 from rewardkit.policies.vision_language.codec import ImageCodec, media_tokens
 from rewardkit.policies.vision_language.scratch import scratch_llava

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
-from rewardkit.rewards.base import RewardBase
-from rewardkit.types import Rollout, Sample, Scores
+from rewardkit.rewards.learned.encoded import Encoded
+from rewardkit.types import Rollout, Sample
 
 
 @entry(
@@ -21,7 +21,7 @@ from rewardkit.types import Rollout, Sample, Scores
     tags=("reward-model", "control", "exact"),
     source="Knox et al. 2022, Models of human preference for learning reward functions, arXiv:2206.02231",
 )
-class SegmentReward(RewardBase):
+class SegmentReward(Encoded):
     """``r(s, a) = features(s, a) . w`` behind one of two models of what people prefer; the loss is ``bradley_terry``.
 
     ``return``: the segment's sum of rewards. ``regret``: minus what its actions cost against the best ones::
@@ -107,11 +107,6 @@ class SegmentReward(RewardBase):
         steps_SA = self.table if self.by == "return" else self.advantages()
         found_BT = steps_SA[rollout.inputs["states"], rollout.inputs["actions"]]
         return {"scores": (found_BT * rollout.mask).sum(-1)}
-
-    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
-        """Scores of a rollout's segments, without gradients."""
-        with torch.no_grad():
-            return Scores(self.evaluate(self.encode(rollout.samples))["scores"].to(rollout.mask.device))
 
 
 def steps_of(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
-from rewardkit.rewards.base import RewardBase
-from rewardkit.types import Rollout, Sample, Scores
+from rewardkit.rewards.learned.encoded import Encoded
+from rewardkit.types import Rollout, Sample
 
 
 @entry("rewards.learned:table", tags=("reward-model", "exact", "differentiable"))
-class TableScores(RewardBase):
+class TableScores(Encoded):
     """One trained score for each prompt and action, float64, all 0 at first.
 
     Args:
@@ -72,11 +72,6 @@ class TableScores(RewardBase):
         """The mean score ``[N]`` of each sample's prompt under ``probabilities`` ``[N, V]``: what a
         :class:`rewardkit.policies.path.PathValue` asks for."""
         return (probabilities * self.table.detach()[self.rows(samples)]).sum(-1)
-
-    def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
-        """Scores of a rollout's samples, without gradients."""
-        with torch.no_grad():
-            return Scores(self.evaluate(self.encode(rollout.samples))["scores"].to(rollout.mask.device))
 
     @staticmethod
     def _at(index: Mapping[Any, int], key: Any, what: str) -> int:
