@@ -264,7 +264,7 @@ class Learner:
         return [(mine[n], theirs[n]) for n in mine]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes: trained weights and buffers, optimiser, loss scale, counters.
+        """Everything that training changes: trained weights and buffers, optimiser, loss scale, counters, of draws too.
 
         Frozen weights are not in it: make the model anew from what it was made of, then load.
         """
@@ -279,6 +279,8 @@ class Learner:
                 "empty": self.empty,
                 "skipped_in_a_row": self._skipped_in_a_row,
                 "total_steps": self.total_steps,
+                # By which a model that noises what it encodes draws anew each time.
+                "encoded": getattr(self.model, "encoded", 0),
             },
         }
 
@@ -302,6 +304,8 @@ class Learner:
         counters = state["counters"]
         self.steps, self.skipped, self.empty = counters["steps"], counters["skipped"], counters["empty"]
         self._skipped_in_a_row, self.total_steps = counters["skipped_in_a_row"], counters["total_steps"]
+        if hasattr(self.model, "encoded"):
+            self.model.encoded = counters.get("encoded", 0)
 
 
 def _trainable(module: nn.Module, pattern: str | None) -> dict[str, nn.Parameter]:

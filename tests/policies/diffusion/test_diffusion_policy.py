@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -114,6 +115,17 @@ def test_two_comparisons_of_one_prompt_have_draws_of_their_own_and_both_sides_of
         assert torch.equal(by_prompt, by_prompt[:1].expand_as(by_prompt)), "by default rows of one prompt share"
     with pytest.raises(ValueError, match=r"group must be \[4\]"):
         policy.encode(rows.samples, rows.group[:3])
+
+
+def test_a_resumed_learner_goes_on_with_the_draws(policy: DiffusionPolicy) -> None:
+    rows, fresh = [Sample("left", torch.zeros(3))], copy.deepcopy(policy)
+    learner = Learner(policy)
+    policy.encode(rows)
+    kept = copy.deepcopy(learner.state_dict())
+    second = policy.encode(rows)
+    resumed = Learner(fresh)
+    resumed.load_state_dict(kept)
+    assert torch.equal(fresh.encode(rows).inputs["noise"], second.inputs["noise"])
 
 
 def test_log_probs_of_given_outputs_are_minus_half_the_squared_error(policy: DiffusionPolicy) -> None:

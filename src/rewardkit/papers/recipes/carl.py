@@ -31,7 +31,7 @@ from rewardkit.worlds.driving.physics import Scene
 SIZES = (256, 1024, 4096)
 COPIES, FIRST_LR, UNSEEN = 64, 1e-3, 1_000_000
 MOVING = Scene(speed=6.0)
-"""Cars begin in motion: from rest, the sum of terms did not set off at this scale with the two mini-batches looked at."""
+"""Cars begin in motion: from rest, the sum of terms did not set off with the two mini-batches that were looked at."""
 REWARDS: dict[str, Callable[[], Reward]] = {"product": simple, "sum": additive, "subtracted": subtracted}
 
 

@@ -3,10 +3,10 @@
 On world ``gaussians``: 1,000 noisy comparisons of the base policy's own points serve the same ``dpo(over="position")``
 for 80 steps, once on points noised by chance (Diffusion-DPO) and once on points led up the sampler by ten inversion
 steps. Each comparison has its own times, the same for winner, loser and reference. Each arm runs at two betas. Counted:
-the steps until gold has risen to -0.5 (a run that never does counts twice its length), and the squared MMD to
-the base policy's points at the end and on the way there. The learning rate of each arm is chosen by annotators'
-preference over the base. Left out: images, SD1.5 and SDXL, the small noise in inversion, compute: an inversion costs
-ten calls of the network without gradient.
+the steps until gold has risen to -0.5 (a run that never does counts twice its length), and the squared MMD to the base
+policy's points at the end and on the way there. The learning rate of each arm is chosen by annotators' preference over
+the base. Left out: images, SD1.5 and SDXL, the small noise in inversion, compute: an inversion costs ten calls of the
+network without gradient.
 """
 
 from __future__ import annotations
