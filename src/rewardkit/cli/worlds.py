@@ -13,6 +13,7 @@ WORLDS = {
     "agents": ("rewardkit.worlds.agents", "Agents"),
     "arithmetic": ("rewardkit.worlds.arithmetic", "Arithmetic"),
     "control": ("rewardkit.worlds.control", "Control"),
+    "driving": ("rewardkit.worlds.driving", "Driving"),
     "captions": ("rewardkit.worlds.captions", "Captions"),
     "motifs": ("rewardkit.worlds.motifs", "Motifs"),
     "moving_shapes": ("rewardkit.worlds.moving_shapes", "MovingShapes"),

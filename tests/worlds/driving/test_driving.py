@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
+from rewardkit.cli.main import main
 from rewardkit.credit.base import apply
 from rewardkit.credit.returns import gae
 from rewardkit.policies.control import ControlCritic, Envs, Steps
@@ -189,6 +191,48 @@ def test_a_policy_is_measured_and_drawn_and_continuous_actions_work() -> None:
     world = Driving(2, continuous=True)
     assert world.draw(world.policy(hidden=(8,)), seed=0).inputs["actions"].shape[-1] == 2
     assert "<svg" in tracks(Driving(2).careful().samples)
+
+
+def test_the_base_policy_is_built_once_and_learns_to_drive_from_unsteady_hands(cache: Path) -> None:
+    world = Driving(12, continuous=True)
+    policy = world.base_policy(steps=60, episodes=40)
+    again = world.base_policy(steps=60, episodes=40)
+    assert len(list((cache / "driving").glob("*/model.safetensors"))) == 1
+    for a, b in zip(policy.module.parameters(), again.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+    found, untrained = world.measure(policy), world.measure(world.policy())
+    assert found["kl"] == 0
+    assert untrained["gold"] + 10 < found["gold"] < 95
+    world.base_policy(steps=1, episodes=2, noise=0.1)
+    Driving(3, continuous=True, seed=1).build(steps=1, episodes=2, noise=0.1)
+    Driving(3, scene=EMPTY.scene).build(steps=1, episodes=2, noise=0.1)
+    assert len(list((cache / "driving").glob("*/model.safetensors"))) == 4, "noise, seed and scene make others"
+    with pytest.raises(ValueError, match="continuous=True"):
+        WORLD.base_policy()
+
+
+def test_the_command_line_builds_the_base_policy(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["worlds", "build", "driving", "--steps", "1"]) == 0
+    folder = Path(capsys.readouterr().out.split("  ")[0])
+    assert folder.is_relative_to(cache)
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_variety_is_the_deviation_of_speeds_where_two_have_been() -> None:
+    def driven(*speeds: float) -> Sample:
+        seen = np.zeros((len(speeds) + 1, len(SENSES) + len(FACTS)), dtype=np.float32)
+        seen[1:, COLUMN["speed"]], seen[1:, COLUMN["progress"]] = np.array(speeds) / LIMIT, 50.0
+        return Sample(0, Trajectory(seen, np.zeros(len(speeds), dtype=np.int64), np.zeros(len(speeds))))
+
+    def of(*samples: Sample, group: list[int]) -> float:
+        return WORLD.variety(Rollout(list(samples), torch.ones(len(samples), 2), torch.tensor(group)))
+
+    # Up to half the route they were reached at 4 and at 6; beyond, one got there, or both at 2 and at 8.
+    assert of(driven(4), driven(6, 1), group=[0, 0]) == pytest.approx(2**0.5)
+    both = (10 * 2**0.5 + 9 * 18**0.5) / 19
+    assert of(driven(4, 2), driven(6, 8), group=[0, 0]) == pytest.approx(both)
+    assert of(driven(4, 2), driven(4, 2), group=[3, 3]) == 0
+    assert of(driven(4, 2), driven(6, 8), group=[0, 1]) == 0, "other tracks are not compared"
 
 
 def test_highway_env_is_scored_by_the_same_facts() -> None:

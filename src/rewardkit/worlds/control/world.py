@@ -12,16 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rewardkit.measures.masked import masked_sum
-from rewardkit.objectives.imitation import sft
 from rewardkit.policies.control import ControlPolicy, Steps
 from rewardkit.policies.control.pieces import Trajectory
 from rewardkit.registry import entry
 from rewardkit.rewards.learned.step import StepReward
-from rewardkit.training.fit import fit
-from rewardkit.training.learner import Learner
 from rewardkit.types import Judgement, Rollout, Sample
 from rewardkit.worlds.annotators import first_wins
 from rewardkit.worlds.cache import cached, made_by
+from rewardkit.worlds.clones import imitate
 from rewardkit.worlds.control.envs import PointEnvs
 from rewardkit.worlds.control.physics import DRAG, HAZARD, HORIZON, NEAR, PUSH, advance, distance, gold, start
 
@@ -141,10 +139,7 @@ class Control:
 
         def make(folder: Path) -> None:
             policy = self.policy(seed=seed)
-            data = policy.encode(self.demonstrations(episodes, seed=1000 + seed)).steps()
-            learner = Learner(policy, lr=2e-3, schedule="cosine", warmup=0.02)
-            for _ in fit(learner, data, sft, epochs=steps * 256 / len(data), batch=256, seed=seed):
-                pass
+            imitate(policy, self.demonstrations(episodes, seed=1000 + seed), steps=steps, seed=seed)
             save_file(dict(policy.module.state_dict()), folder / "model.safetensors")
 
         return cached("control", facts, make, force=force)
