@@ -21,6 +21,7 @@ from rewardkit.objectives.preference import dpo
 from rewardkit.policies.language import Sampling
 from rewardkit.policies.vision_language import VisionLanguagePolicy, images_of
 from rewardkit.protocols import Policy, Stepwise
+from rewardkit.rewards.learned.implicit import ImplicitReward
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
 from rewardkit.training.term import Term
@@ -141,6 +142,12 @@ def test_dpo_raises_the_chosen_above_the_rejected_and_the_pictures_tell_them_apa
     assert found[0]["dpo/margin"] == pytest.approx(0.0, abs=1e-4)
     assert found[-1]["dpo/accuracy"] == 1.0
     assert found[-1]["dpo/margin"] > 1
+    # The reward that the policy has become sees the pictures of a sampled rollout too.
+    drawn = policy.sample([cat, dog], 3, sampling=SHORT, seed=0)
+    said = ImplicitReward(policy, policy.at("start"), beta=1.0)(drawn).outcome
+    with torch.no_grad():
+        apart = policy.evaluate(drawn)["logps"] - policy.at("start").evaluate(drawn)["logps"]
+    torch.testing.assert_close(said, (apart * drawn.mask).sum(-1), atol=1e-3, rtol=1e-3)
 
 
 def test_an_adapter_trains_alone_and_others_load_it(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def _own(policy: Any, rollout: Rollout, row: int) -> Rollout:
     if not (fits and own and codec.text(output).startswith(text_of(sample.output))):
         return policy.encode([sample])
     mask = (rollout.mask[row : row + 1, : len(output)] > 0).float().to(policy.device)
-    return Rollout([sample], mask, inputs={"prompt_ids": [prompt], "output_ids": [output]})
+    seen = {"media": [rollout.inputs["media"][row]]} if "media" in rollout.inputs else {}
+    return Rollout([sample], mask, inputs={"prompt_ids": [prompt], "output_ids": [output], **seen})
 
 
 def _same_tokens(read: Rollout, rollout: Rollout, rows: list[int]) -> bool:
