@@ -11,47 +11,29 @@ overhead).
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import cache, partial
 from typing import Any
 
-import torch
-
-from rewardkit.objectives.imitation import sft
 from rewardkit.papers.gaussians import WORLD, base, gold_of, policy_gradient, preferred
 from rewardkit.papers.recipe import Arm, Expect, Recipe, Run
-from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, Distilled, consistency_model, follow
-from rewardkit.policies.weights import read, write
-from rewardkit.training.learner import Learner
-from rewardkit.training.term import Term
+from rewardkit.policies.diffusion import Denoise, DiffusionPolicy
+from rewardkit.worlds.gaussians.distilled import calls, consistency_policy
 
 TURNS, POINTS, GOLD = 50, 16, -0.35
 """Turns; points a prompt in each; the gold reward to be reached, from about -0.85 (0 is the highest there is)."""
 
-DISTILL, BATCH, DRAWS = 1500, 32, 4
-
 
 @cache
-def _distilled(smoke: bool) -> tuple[dict[str, torch.Tensor], int]:
-    """Weights of the consistency model, and the calls of the network that it took."""
-    run = Run(0, smoke)
-    teacher, steps = base(run, "flow"), run.size(DISTILL, 2)
-    student, chance = consistency_model(teacher, top=1.0), torch.Generator().manual_seed(0)
-    learner = Learner(student, lr=1e-3, schedule="cosine", total_steps=steps)
-    rows = Distilled(student, teacher, steps=20, draws=DRAWS)
-    for step in range(steps):
-        learner.step(Term(rows(WORLD.demonstrations(BATCH, seed=step), chance), sft))
-        follow(student, 0.05)
-    return read(student), 3 * steps * BATCH * DRAWS
+def _distilled(steps: int, teacher_steps: int) -> DiffusionPolicy:
+    return consistency_policy(WORLD, steps=steps, teacher_steps=teacher_steps)
 
 
 def consistency(run: Run) -> tuple[DiffusionPolicy, int]:
-    """The consistency model, as a policy that is its own start."""
-    weights, calls = _distilled(run.smoke)
-    student = consistency_model(base(run, "flow"), top=1.0)
-    write(student, weights)
-    student.keep("start")
-    return student, calls
+    """The consistency model, its own start, and how often making it called a network."""
+    steps = run.size(1500, 2)
+    return copy.deepcopy(_distilled(steps, run.size(3000, 3))), calls(steps)
 
 
 def _climb(run: Run, policy: DiffusionPolicy, how: Denoise) -> dict[str, Any]:
