@@ -98,11 +98,12 @@ class Driving:
         return rollout_of(found, [Sample(p) for p in self.prompts], list(range(len(self.prompts))), how={})
 
     def build(self, *, steps: int = 300, episodes: int = 200, noise: float = 0.6, force: bool = False) -> Path:
-        """The folder of the base policy, trained where the cache has none: a careless driver, who clones ``steps``
-        updates long what the careful one does with so unsteady a hand, and is as unsteady.
+        """The folder of the base policy, trained where the cache has none: a careless driver, who learned in few
+        updates from the careful one with an unsteady hand, and acts as unsteadily.
 
         Args:
-            episodes: to learn from. noise: see :meth:`careful`. force: train anew even where the cache has it.
+            steps: updates. episodes: to learn from. noise: see :meth:`careful`. force: train anew even where the cache
+                has it.
         """
         seed = self.seed
         facts: dict[str, Any] = {"scene": asdict(self.scene), "episodes": episodes, "noise": noise, "steps": steps}
