@@ -33,6 +33,7 @@ from rewardkit.training.term import Term
 from rewardkit.types import Judgement, Rollout
 
 COLOURS = ("#3867d6", "#20876b", "#c77d0a", "#a23b72")
+GREY = "#66727f"
 
 
 def compared(judge: Callable[..., list[Judgement]], drawn: Rollout, times: int, *, seed: int) -> list[Judgement]:
@@ -190,6 +191,8 @@ class Proof:
         before = {r["kind"]: r["gold"] for r in rows if r["method"] == "base"}
         better = [r for r in rows if r["method"] != "base" and r["gold"] > before[r["kind"]]]
         trained = [r for r in rows if r["method"] != "base"]
+        first = {r["kind"]: r for r in reversed(trained)}
+        head = trained if len(first) == 1 else [first[kind] for kind in before]
         return Page(
             title=f"World {self.world}",
             lede="One learned reward, and ways to optimise a generator against it with the losses, credit and loop "
@@ -201,7 +204,7 @@ class Proof:
             else "Gold by method, means over seeds with their 95% intervals.",
             tiles=[
                 Tile(f"{r['gold']:+.2f}", f"{r['kind']}, {r['method']} (from {before[r['kind']]:+.2f})")
-                for r in trained[:4]
+                for r in head[:4]
             ],
             sections=[
                 Section("Figures", table=_table(rows)),
@@ -216,7 +219,7 @@ class Proof:
                     steps, height = [p["step"] for p in run], [p[self.curve.figure] for p in run]
                     axis.plot(steps, height, marker="o", ms=3, color=colour, label=kind if i == 0 else None)
             if self.highest is not None:
-                axis.axhline(self.highest, color="#c77d0a", ls="--", label="exact maximum")
+                axis.axhline(self.highest, color=GREY, ls="--", label="exact maximum")
             axis.set_xlabel("turn")
             axis.set_ylabel(self.curve.label)
             if self.curve.logarithmic:
@@ -240,7 +243,7 @@ class Proof:
 def gold_by_kl(rows: Sequence[Mapping[str, Any]], *, ylabel: str = "gold") -> str:
     """Gold against KL to the base, a point a run and a colour a method, as a picture."""
     with drawing(1, 1, 9.2, 3.6) as (_, axis, out):
-        for method, colour in zip(dict.fromkeys(r["method"] for r in rows), ("#66727f", *COLOURS), strict=False):
+        for method, colour in zip(dict.fromkeys(r["method"] for r in rows), (GREY, *COLOURS), strict=False):
             own = [r for r in rows if r["method"] == method]
             axis.scatter([r["kl"] for r in own], [r["gold"] for r in own], s=26, color=colour, label=method)
         axis.set_xlabel("KL to the base (nats an output)")

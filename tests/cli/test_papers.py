@@ -7,6 +7,7 @@ import json
 import pytest
 
 from rewardkit.cli.main import main
+from rewardkit.papers.works import RESULTS
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,9 @@ def test_one_work_is_shown_whole(capsys):
     said = capsys.readouterr().out
     assert "Direct Preference Optimization" in said
     assert "mechanism" in said
+    recorded = json.loads((RESULTS / "dpo.json").read_text(encoding="utf-8"))
+    for outcome in recorded["outcomes"]:
+        assert f"{outcome['verdict']}: {outcome['claim']}: {outcome['mean']:.4g}" in said
 
 
 def test_the_list_ends_with_counts(listing, capsys):

@@ -64,20 +64,25 @@ def test_the_state_needs_components_recipe_and_result(tmp_path, works):
 
     def state(known):
         found = row(work, known, recipes=recipes, results=results)
-        return found.state, found.verdict
+        return found.state, found.verdict, found.stale
 
-    assert state(set()) == ("missing", None)
-    assert state({work.home[0]}) == ("partial", None)
-    assert state(set(work.home)) == ("partial", None)
+    assert state(set()) == ("missing", None, False)
+    assert state({work.home[0]}) == ("partial", None, False)
+    assert state(set(work.home)) == ("partial", None, False)
     (recipes / "dpo.py").touch()
-    assert state(set(work.home)) == ("partial", None)
+    assert state(set(work.home)) == ("partial", None, False)
     versions = {"rewardkit": "0", "torch": "1", "transformers": "2"}  # not those of today
-    recorded = {"verdict": "contrary", "versions": versions, "recipe": mark(recipes / "dpo.py", versions)}
+    recorded = {
+        "verdict": "contrary",
+        "outcomes": [],
+        "versions": versions,
+        "recipe": mark(recipes / "dpo.py", versions),
+    }
     (results / "dpo.json").write_text(json.dumps(recorded))
-    assert state(set(work.home)) == ("done", "contrary")
-    assert state(set(work.home[1:])) == ("partial", "contrary")
+    assert state(set(work.home)) == ("done", "contrary", False)
+    assert state(set(work.home[1:])) == ("partial", "contrary", False)
     (recipes / "dpo.py").write_text("CHANGED = True\n")
-    assert state(set(work.home)) == ("done", "stale")
+    assert state(set(work.home)) == ("done", "contrary", True)
 
 
 def test_missing_components_are_named(works):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 def device_of(name: str | None) -> str:
@@ -27,6 +28,13 @@ def named(option: str, name: str) -> Iterator[None]:
             raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{option} {name}: no such folder, and no such model from the hub: {first}") from error
+
+
+def outcome_line(outcome: Mapping[str, Any], *, smoke: bool = False) -> str:
+    """What a recipe's expectation came to: its verdict, the claim, the mean and its interval."""
+    verdict = "" if smoke else f"{outcome['verdict']}: "
+    mean, low, high = (outcome[k] for k in ("mean", "low", "high"))
+    return f"{verdict}{outcome['claim']}: " + ("no figure" if mean is None else f"{mean:.4g} [{low:.4g}, {high:.4g}]")
 
 
 def say(text: str) -> None:

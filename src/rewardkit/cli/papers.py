@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rewardkit.cli.common import outcome_line
 from rewardkit.papers.works import Row, find, load, row, rows
 
 NAME = "papers"
@@ -49,11 +50,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(chosen: Sequence[Row]) -> str:
-    lines = [f"{'n':>4}  {'state':<8} {'verdict':<24} {'slug':<34} title"]
+    lines = [f"{'n':>4}  {'state':<8} {'verdict':<25} {'slug':<34} title"]
     for r in chosen:
+        verdict = (r.verdict or "-") + ("*" if r.stale else "")
         lines.append(
-            f"{r.work.n:>4}  {r.state:<8} {r.verdict or '-':<24} {r.work.slug:<34} {textwrap.shorten(r.work.title, 80)}"
+            f"{r.work.n:>4}  {r.state:<8} {verdict:<25} {r.work.slug:<34} {textwrap.shorten(r.work.title, 80)}"
         )
+    if any(r.stale for r in chosen):
+        lines.append("* the code behind it has changed since: rewardkit reproduce SLUG")
     count = Counter(r.state for r in chosen)
     lines.append(f"{len(chosen)} works: " + ", ".join(f"{count[s]} {s}" for s in ("done", "partial", "missing")))
     return "\n".join(lines)
@@ -65,6 +69,8 @@ def _whole(r: Row) -> str:
         f"{work.n}. {work.title}",
         f"{work.slug}; {work.kind}; {', '.join(work.modality)}" + (f"; arXiv {work.arxiv}" if work.arxiv else ""),
         f"state: {r.state}" + (f"; verdict: {r.verdict}" if r.verdict else ""),
+        *(f"  {outcome_line(o)}" for o in r.outcomes),
+        *([f"  (the code behind it has changed since: rewardkit reproduce {work.slug})"] if r.stale else []),
         "components: " + ", ".join(h + (" (missing)" if h in r.missing_components else "") for h in work.home),
     ]
     for name in ("mechanism", "claim", "check", "trap"):

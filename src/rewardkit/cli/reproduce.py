@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rewardkit.cli.common import outcome_line, quiet_libraries
+
 NAME = "reproduce"
 HELP = "Run the recipes of published works: every arm, every seed, an interval and a verdict."
 
@@ -25,7 +27,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         OSError: where the results folder cannot be written; ``--json`` is written by then.
     """
-    from rewardkit.cli.common import quiet_libraries
     from rewardkit.data.whole import write_json
     from rewardkit.papers.runner import get, reproduce
 
@@ -65,8 +66,5 @@ def saved(args: argparse.Namespace) -> str:
 
 def _report(result: dict[str, Any]) -> str:
     lines = [f"{result['slug']}: {result['verdict'] or 'smoke run, no verdict'} ({result['seconds']} s)"]
-    for o in result["outcomes"]:
-        verdict = "" if result["smoke"] else f"{o['verdict']}: "
-        figures = "no figure" if o["mean"] is None else f"{o['mean']:.4g} [{o['low']:.4g}, {o['high']:.4g}]"
-        lines.append(f"  {verdict}{o['claim']}: {figures}")
+    lines += [f"  {outcome_line(o, smoke=result['smoke'])}" for o in result["outcomes"]]
     return "\n".join(lines)

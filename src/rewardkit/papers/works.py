@@ -72,8 +72,10 @@ class Row:
             that) or ``missing``.
         missing_components: names of ``home`` that the registry does not know.
         recipe: whether ``papers/recipes/<slug>.py`` exists.
-        verdict: of the recorded result: ``shown``, ``not shown at this scale``, ``contrary``; ``stale`` where the
-            recipe, or code that it imports, has changed since; ``None`` without a result.
+        verdict: of the recorded result: ``shown``, ``not shown at this scale``, ``contrary``; ``None`` without one.
+        stale: whether the recipe, or code that it imports, has changed since the result was recorded. Newer libraries
+            alone make nothing stale.
+        outcomes: of each of the recipe's expectations, as the result has them.
     """
 
     work: Work
@@ -81,6 +83,8 @@ class Row:
     missing_components: tuple[str, ...]
     recipe: bool
     verdict: str | None
+    stale: bool
+    outcomes: tuple[Mapping[str, Any], ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The row as ``rewardkit papers --json`` writes it: the work's fields, then the state."""
@@ -195,15 +199,11 @@ def row(work: Work, known: Names, *, recipes: Path = RECIPES, results: Path = RE
         state = "partial"
     else:
         state = "missing"
-    return Row(work, state, missing, recipe, _verdict(recorded, recipe_file(work.slug, recipes)))
-
-
-def _verdict(recorded: Mapping[str, Any] | None, recipe: Path) -> str | None:
-    """Of a recorded result; ``stale`` where its recipe is another by now. Newer libraries alone make nothing stale."""
     if recorded is None:
-        return None
-    current = recipe.exists() and recorded["recipe"] == mark(recipe, recorded["versions"])
-    return recorded["verdict"] if current else "stale"
+        return Row(work, state, missing, recipe, None, False, ())
+    file = recipe_file(work.slug, recipes)
+    stale = not recipe or recorded["recipe"] != mark(file, recorded["versions"])
+    return Row(work, state, missing, recipe, recorded["verdict"], stale, tuple(recorded["outcomes"]))
 
 
 def rows(known: Names | None = None) -> list[Row]:
