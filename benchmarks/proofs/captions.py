@@ -33,7 +33,7 @@ def drawn(policy: VisionLanguagePolicy, pictures: int, n: int, seed: int) -> Rol
 
 def reward_model(base: VisionLanguagePolicy, seed: int) -> VisionScalarReward:
     """Bradley-Terry on noisy comparisons of the base policy's own captions."""
-    judged = compared(WORLD.compare, drawn(base, 4000, 4, 1_000 + seed), 1, seed=seed)
+    judged = compared(WORLD.compare, drawn(base, 4000, 4, 11_000 + seed), 1, seed=seed)
     return learned(VisionScalarReward.from_policy(base, seed=seed), judged, lr=1.5e-4, epochs=3, batch=32, seed=seed)
 
 

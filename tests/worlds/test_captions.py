@@ -47,10 +47,10 @@ def test_what_is_told_for_learning_to_see_is_right() -> None:
 
 def test_the_base_policy_is_built_once(cache: Path) -> None:
     world = Captions()
-    policy = world.base_policy(pictures=16, epochs=1)
+    policy = world.base_policy(pictures=16, steps=1)
     found = world.measure(policy, n=8)
     assert found["kl"] == pytest.approx(0.0, abs=1e-4)
-    assert world.base_policy(pictures=16, epochs=1).version == policy.version
+    assert world.base_policy(pictures=16, steps=1).version == policy.version
     assert len(list((cache / "captions").glob("*/model.safetensors"))) == 1
 
 

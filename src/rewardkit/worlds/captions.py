@@ -113,27 +113,27 @@ class Captions:
         tokenizer = train_tokenizer(words * 3, 400)
         return VisionLanguagePolicy.scratch(tokenizer, SIZE, image=32, patch=8, length=64, seed=seed, keep_start=False)
 
-    def build(self, *, pictures: int = 8000, epochs: float = 12, seed: int = 0, force: bool = False) -> Path:
+    def build(self, *, pictures: int = 8000, steps: int = 3000, seed: int = 0, force: bool = False) -> Path:
         """The folder of the base policy, trained where it is missing.
 
         Args:
-            pictures: with right captions; half as many are demonstrations. epochs: walks over the former.
+            pictures: with right captions; half as many are demonstrations. steps: updates on the former.
         """
-        facts: dict[str, Any] = {"world": self.seed, "pictures": pictures, "epochs": epochs, "seed": seed}
+        facts: dict[str, Any] = {"world": self.seed, "pictures": pictures, "steps": steps, "seed": seed}
 
         def make(folder: Path) -> None:
             policy = self.policy(seed=seed)
             told = self.demonstrations(pictures, seed=1_000 + seed, garble=0.0)
-            imitate(policy, told, lr=1e-3, epochs=epochs, batch=32, seed=seed)
+            imitate(policy, told, lr=1e-3, epochs=steps * 32 / pictures, batch=32, seed=seed)
             said = self.demonstrations(pictures // 2, seed=2_000 + seed)
             imitate(policy, said, lr=2e-4, epochs=SHOWN, batch=64, seed=seed)
             policy.save(folder)
 
         return cached("captions", facts | made_by(Path(__file__)), make, force=force)
 
-    def base_policy(self, *, pictures: int = 8000, epochs: float = 12, seed: int = 0) -> VisionLanguagePolicy:
+    def base_policy(self, *, pictures: int = 8000, steps: int = 3000, seed: int = 0) -> VisionLanguagePolicy:
         """The policy of :meth:`build`, its view ``start`` kept; built once into the cache."""
-        folder = self.build(pictures=pictures, epochs=epochs, seed=seed)
+        folder = self.build(pictures=pictures, steps=steps, seed=seed)
         return VisionLanguagePolicy.load(folder, name="captions")
 
     @torch.no_grad()

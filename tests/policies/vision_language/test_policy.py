@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.policies.vision_language.conftest import asks, llava, picture
+from tests.policies.vision_language.conftest import TINY, asks, llava, picture
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rewardkit.credit.group import group_relative
@@ -18,7 +19,7 @@ from rewardkit.loops.online import online
 from rewardkit.loops.prompts import PromptSet
 from rewardkit.objectives.policy import clipped
 from rewardkit.objectives.preference import dpo
-from rewardkit.policies.language import Sampling
+from rewardkit.policies.language import LanguagePolicy, Sampling
 from rewardkit.policies.vision_language import VisionLanguagePolicy, images_of
 from rewardkit.protocols import Policy, Stepwise
 from rewardkit.rewards.learned.implicit import ImplicitReward
@@ -148,6 +149,17 @@ def test_dpo_raises_the_chosen_above_the_rejected_and_the_pictures_tell_them_apa
     with torch.no_grad():
         apart = policy.evaluate(drawn)["logps"] - policy.at("start").evaluate(drawn)["logps"]
     torch.testing.assert_close(said, (apart * drawn.mask).sum(-1), atol=1e-3, rtol=1e-3)
+
+
+def test_an_implicit_reward_of_text_reads_rows_that_came_with_media() -> None:
+    seeing = llava()
+    reads = LanguagePolicy.scratch(seeing.tokenizer, TINY)
+    base = LanguagePolicy.scratch(seeing.tokenizer, TINY, seed=1)
+    rollout = seeing.sample(["What is it?"] * 2, sampling=SHORT, seed=0)
+    edited = replace(rollout.samples[1], output="A dog.")
+    rollout = replace(rollout, samples=[rollout.samples[0], edited])
+    scores = ImplicitReward(reads, base, beta=1.0)(rollout)
+    assert bool(scores.ok.all())
 
 
 def test_an_adapter_trains_alone_and_others_load_it(tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def _own(policy: Any, rollout: Rollout, row: int) -> Rollout:
     if not (fits and own and codec.text(output).startswith(text_of(sample.output))):
         return policy.encode([sample])
     mask = (rollout.mask[row : row + 1, : len(output)] > 0).float().to(policy.device)
-    seen = {"media": [rollout.inputs["media"][row]]} if "media" in rollout.inputs else {}
-    return Rollout([sample], mask, inputs={"prompt_ids": [prompt], "output_ids": [output], **seen})
+    # Pictures are read anew: another policy may have prepared them otherwise.
+    return Rollout([sample], mask, inputs={"prompt_ids": [prompt], "output_ids": [output], **policy._media([sample])})
 
 
 def _same_tokens(read: Rollout, rollout: Rollout, rows: list[int]) -> bool:
