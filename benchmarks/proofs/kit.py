@@ -189,15 +189,16 @@ class Proof:
         """The page, with no link to anything outside."""
         rows = self.summary()
         before = {r["kind"]: r["gold"] for r in rows if r["method"] == "base"}
-        better = [r for r in rows if r["method"] != "base" and r["gold"] > before[r["kind"]]]
         trained = [r for r in rows if r["method"] != "base"]
+        lowest = [r.get("intervals", {}).get("gold", (r["gold"],))[0] for r in trained]
+        better = [r for r, low in zip(trained, lowest, strict=True) if low > before[r["kind"]]]
         first = {r["kind"]: r for r in reversed(trained)}
         head = trained if len(first) == 1 else [first[kind] for kind in before]
         return Page(
             title=f"World {self.world}",
             lede="One learned reward, and ways to optimise a generator against it with the losses, credit and loop "
             "that language models are trained with.",
-            verdict=f"Gold rose in {len(better)} of {len(trained)} settings; {self.note}.",
+            verdict=f"Gold rose in {len(better)} of {len(trained)} settings, by their whole intervals; {self.note}.",
             lead_chart=self._curve() if self.curves else self._bars(rows),
             lead_caption=self.curve.caption
             if self.curves

@@ -16,7 +16,7 @@ from rewardkit.types import Sample
 from rewardkit.worlds.shapes import Shapes
 
 WORLD, HOW = Shapes(), Denoise(8, eta=0.6)
-PICTURES, TURNS, BETA = 300, 40, 0.01
+PICTURES, TURNS = 600, 40
 
 
 class Score(PictureScore):
@@ -33,17 +33,17 @@ def reward_model(base: DiffusionPolicy, seed: int) -> TensorReward:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reward = TensorReward(Score(3, len(WORLD.condition(None))), condition=WORLD.condition)
-    return learned(reward, judged, lr=3e-3, epochs=5, batch=32, seed=seed)
+    return learned(reward, judged, lr=2e-3, epochs=5, batch=32, seed=seed)
 
 
 def by_policy_gradient(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
     """Against the learned reward (DDPO)."""
-    policy_gradient(policy, reward, WORLD.prompts, beta=BETA, lr=5e-4, n=8, steps=TURNS, sampling=HOW, seed=seed)
+    policy_gradient(policy, reward, WORLD.prompts, beta=0.01, lr=2e-4, n=16, steps=TURNS, sampling=HOW, seed=seed)
 
 
 def by_preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
-    """Pairs of the base policy's own pictures (Diffusion-DPO)."""
-    drawn = policy.sample(WORLD.prompts * 60, 2, sampling=HOW, seed=200 + seed)
+    """Best against worst of eight of the base policy's own pictures (Diffusion-DPO)."""
+    drawn = policy.sample(WORLD.prompts * 60, 8, sampling=HOW, seed=200 + seed)
     preferences(policy, drawn, reward, beta=0.5, lr=4e-4, epochs=8, seed=seed)
 
 
@@ -55,7 +55,7 @@ def by_backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int)
 
     draw = partial(policy.sample, WORLD.prompts, 8, sampling=HOW)
     want = PathValue(value, last=2)
-    backpropagation(policy, lambda s: draw(seed=s), want, beta=BETA, lr=1e-4, steps=TURNS, seed=seed)
+    backpropagation(policy, lambda s: draw(seed=s), want, beta=0.03, lr=3e-4, steps=TURNS, seed=seed)
 
 
 METHODS: dict[str, Callable[[DiffusionPolicy, TensorReward, int], None]] = {
