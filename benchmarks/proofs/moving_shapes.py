@@ -18,7 +18,7 @@ from rewardkit.worlds.moving_shapes import MovingShapes
 from rewardkit.worlds.moving_shapes.scene import SIDE
 from rewardkit.worlds.moving_shapes.world import CODE
 
-WORLD, HOW = MovingShapes(frames=3), Denoise(8, eta=0.3)
+WORLD, HOW = MovingShapes(frames=2), Denoise(8, eta=0.3)
 MOVES, TURNS, BETA = 500, 30, 0.01
 
 
@@ -50,7 +50,7 @@ def by_policy_gradient(policy: DiffusionPolicy, reward: TensorReward, seed: int)
     """Against the learned reward."""
     prompts = WORLD.prompts(8 * TURNS, seed=300 + seed)
     options = {"n": 8, "batch": 8, "steps": TURNS, "sampling": HOW}
-    policy_gradient(policy, reward, prompts, beta=BETA, lr=5e-4, seed=seed, **options)
+    policy_gradient(policy, reward, prompts, beta=BETA, lr=2e-4, seed=seed, **options)
 
 
 def by_preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
@@ -80,7 +80,7 @@ METHODS: dict[str, Callable[[DiffusionPolicy, TensorReward, int], None]] = {
 
 
 def prove(run: Run) -> Proof:
-    """Every method and seed; each row of a picture is the source and the three frames of four clips."""
+    """Every method and seed; each row of a picture is the source and the two frames of a clip, three times."""
     gold = float(WORLD.gold.of(WORLD.demonstrations(300, seed=1)).mean())
     proof = Proof("moving_shapes", f"demonstrations, half of which do not do as asked, have a gold of {gold:.2f}")
     base = WORLD.base_policy()
@@ -99,5 +99,5 @@ def prove(run: Run) -> Proof:
 def _pictures(policy: DiffusionPolicy) -> dict[str, Tensor]:
     asked = WORLD.prompts(6, seed=7)
     drawn = policy.sample(asked, 3, sampling=HOW, seed=3).samples
-    clips = torch.stack([torch.cat([s.asked.picture()[None], s.output]) for s in drawn]).reshape(6, 3, 4, 3, SIDE, SIDE)
+    clips = torch.stack([torch.cat([s.asked.picture()[None], s.output]) for s in drawn]).reshape(6, 3, 3, 3, SIDE, SIDE)
     return {f"{k}. {s.prompt.instruction}": c for k, (s, c) in enumerate(zip(asked, clips, strict=True), 1)}

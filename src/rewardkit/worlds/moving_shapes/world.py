@@ -111,12 +111,17 @@ class MovingShapes:
             return {"code": torch.zeros(CODE), "source": torch.zeros(3, SIDE, SIDE)}
         return {"code": prompt.code(), "source": 2 * prompt.picture() - 1}
 
+    @property
+    def _widths(self) -> tuple[int, int]:
+        """Of the network: a place holds twelve numbers a frame, and their noise must fit through it."""
+        return (24, 48) if self.frames == 1 else (24 * self.frames, 32 * self.frames)
+
     def policy(self) -> DiffusionPolicy:
         """An untrained policy on the flow process."""
         shape = (3 * self.frames, SIDE, SIDE)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            net = GridNet(shape, CODE, 3, patch=2, scale=1000.0)
+            net = GridNet(shape, CODE, 3, patch=2, widths=self._widths, scale=1000.0)
         return DiffusionPolicy(
             net, Flow(), shape, condition=self.condition, codec=Frames(self.frames), draws=2, seed=self.seed
         )
