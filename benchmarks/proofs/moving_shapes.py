@@ -1,4 +1,4 @@
-"""World moving_shapes: short clips of a motion, a reward model on clips, and the same four ways of training."""
+"""World moving_shapes: short clips of a motion, a reward model on clips, and the same three ways of training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rewardkit.worlds.moving_shapes.scene import SIDE
 from rewardkit.worlds.moving_shapes.world import CODE
 
 WORLD, HOW = MovingShapes(frames=2), Denoise(8, eta=0.3)
-MOVES, TURNS, BETA = 500, 30, 0.01
+MOVES, TURNS = 500, 30
 
 
 def told(move: Any) -> Tensor:
@@ -50,13 +50,13 @@ def by_policy_gradient(policy: DiffusionPolicy, reward: TensorReward, seed: int)
     """Against the learned reward."""
     prompts = WORLD.prompts(8 * TURNS, seed=300 + seed)
     options = {"n": 8, "batch": 8, "steps": TURNS, "sampling": HOW}
-    policy_gradient(policy, reward, prompts, beta=BETA, lr=2e-4, seed=seed, **options)
+    policy_gradient(policy, reward, prompts, beta=0.02, lr=5e-5, seed=seed, **options)
 
 
 def by_preferences(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
     """Pairs of the base policy's own clips."""
     drawn = policy.sample(WORLD.prompts(300, seed=200 + seed), 4, sampling=HOW, seed=200 + seed)
-    preferences(policy, drawn, reward, beta=0.5, lr=4e-4, epochs=8, seed=seed)
+    preferences(policy, drawn, reward, beta=1.0, lr=5e-5, epochs=3, seed=seed)
 
 
 def by_backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int) -> None:
@@ -69,7 +69,7 @@ def by_backpropagation(policy: DiffusionPolicy, reward: TensorReward, seed: int)
         return policy.sample(WORLD.prompts(32, seed=chance), 2, sampling=HOW, seed=chance)
 
     want = PathValue(value, last=2)
-    backpropagation(policy, draw, want, beta=BETA, lr=1e-4, steps=TURNS, seed=seed)
+    backpropagation(policy, draw, want, beta=0.05, lr=1e-5, steps=TURNS, seed=seed)
 
 
 METHODS: dict[str, Callable[[DiffusionPolicy, TensorReward, int], None]] = {
