@@ -1,15 +1,17 @@
-"""What proofs on pictures share: a small scorer, and a gallery."""
+"""What proofs on pictures share: a small scorer, a gallery, every method and seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.proofs.kit import Proof, Run
 from rewardkit.evals.report.charts import drawing
+from rewardkit.policies.diffusion import DiffusionPolicy
 
 
 class PictureScore(nn.Module):
@@ -44,3 +46,25 @@ def gallery(name: str, pictures: Mapping[str, Any]) -> str:
             axis.set_title(label, fontsize=8, fontweight="normal", pad=2)
             axis.set_axis_off()
     return out[0]
+
+
+def on_pictures(
+    proof: Proof,
+    run: Run,
+    base: DiffusionPolicy,
+    methods: Mapping[str, Callable[[Any, Any, int], None]],
+    reward_model: Callable[[DiffusionPolicy, int], Any],
+    *,
+    measure: Callable[[Any], Mapping[str, float]],
+    pictures: Callable[[DiffusionPolicy], Mapping[str, Any]],
+) -> Proof:
+    """The base and every method's policy of every seed in figures, those of the first seed in pictures."""
+    proof.add("flow", "base", 0, measure(base))
+
+    def show(name: str, policy: DiffusionPolicy) -> None:
+        proof.pictures.append(gallery(name, pictures(policy)))
+
+    show("base", base)
+    for seed in range(run.seeds):
+        proof.train(run, "flow", base, methods, reward_model(base, seed), seed, measure=measure, show=show)
+    return proof

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.proofs._pictures import PictureScore, gallery
+from benchmarks.proofs._pictures import PictureScore, on_pictures
 from benchmarks.proofs.kit import Proof, Run, backpropagation, compared, learned, policy_gradient, preferences
 from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, PathValue
 from rewardkit.rewards.learned.tensor import TensorReward
@@ -83,17 +83,8 @@ def prove(run: Run) -> Proof:
     """Every method and seed; each row of a picture is the source and the two frames of a clip, three times."""
     gold = float(WORLD.gold.of(WORLD.demonstrations(300, seed=1)).mean())
     proof = Proof("moving_shapes", f"demonstrations, half of which do not do as asked, have a gold of {gold:.2f}")
-    base = WORLD.base_policy()
     measure = partial(WORLD.measure, sampling=HOW)
-    proof.add("flow", "base", 0, measure(base))
-
-    def show(name: str, policy: DiffusionPolicy) -> None:
-        proof.pictures.append(gallery(name, _pictures(policy)))
-
-    show("base", base)
-    for seed in range(run.seeds):
-        proof.train(run, "flow", base, METHODS, reward_model(base, seed), seed, measure=measure, show=show)
-    return proof
+    return on_pictures(proof, run, WORLD.base_policy(), METHODS, reward_model, measure=measure, pictures=_pictures)
 
 
 def _pictures(policy: DiffusionPolicy) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.proofs._pictures import PictureScore, gallery
+from benchmarks.proofs._pictures import PictureScore, on_pictures
 from benchmarks.proofs.kit import Proof, Run, backpropagation, compared, learned, policy_gradient, preferences
 from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, PathValue
 from rewardkit.rewards.learned.tensor import TensorReward
@@ -71,17 +71,8 @@ def prove(run: Run) -> Proof:
     proof = Proof(
         "shapes", f"demonstrations, a quarter of whose attributes are wrong, have a gold of {chance.mean():.2f}"
     )
-    base = WORLD.base_policy()
     measure = partial(WORLD.measure, sampling=HOW)
-    proof.add("flow", "base", 0, measure(base))
-
-    def show(name: str, policy: DiffusionPolicy) -> None:
-        proof.pictures.append(gallery(name, _pictures(policy)))
-
-    show("base", base)
-    for seed in range(run.seeds):
-        proof.train(run, "flow", base, METHODS, reward_model(base, seed), seed, measure=measure, show=show)
-    return proof
+    return on_pictures(proof, run, WORLD.base_policy(), METHODS, reward_model, measure=measure, pictures=_pictures)
 
 
 def _pictures(policy: DiffusionPolicy) -> dict[str, Tensor]:
