@@ -1,4 +1,4 @@
-"""Tiny pipelines of diffusers' own classes with random weights, in folders."""
+"""Tiny policies with random weights: on points, and pipelines of diffusers' own classes in folders."""
 
 from __future__ import annotations
 
@@ -8,11 +8,26 @@ from typing import Any
 import pytest
 import torch
 
+from rewardkit.policies.diffusion import Diffusion, DiffusionPolicy, Flow, PointNet
+
+PROMPTS = ["left", "right"]
 WORDS = ["a", "red", "blue", "square", "disc"]
 CLIP: dict[str, Any] = {
     "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40,
     "max_position_embeddings": 16, "projection_dim": 8, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
 }  # fmt: skip
+
+
+def condition(prompt: Any) -> torch.Tensor:
+    return torch.zeros(2) if prompt is None else torch.eye(2)[PROMPTS.index(prompt)]
+
+
+def points(kind: str, **options: Any) -> DiffusionPolicy:
+    """On points of three numbers; ``kind`` is ``diffusion`` or ``flow``."""
+    torch.manual_seed(0)
+    process = Diffusion.cosine(50) if kind == "diffusion" else Flow()
+    net = PointNet(3, 2, width=16, depth=1, scale=50.0 if kind == "diffusion" else 1.0)
+    return DiffusionPolicy(net, process, (3,), condition=condition, **options)
 
 
 def tokenizer() -> Any:

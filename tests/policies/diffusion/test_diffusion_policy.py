@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.policies.diffusion.conftest import PROMPTS, condition, points
 from torch import nn
 from torch.distributions import Independent, Normal
 
@@ -19,26 +20,17 @@ from rewardkit.objectives.imitation import sft
 from rewardkit.objectives.path import path_gradient
 from rewardkit.objectives.policy import clipped
 from rewardkit.objectives.preference import dpo
-from rewardkit.policies.diffusion import Denoise, Diffusion, DiffusionPolicy, Flow, PathValue, PointNet
+from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, Flow, PathValue, PointNet
 from rewardkit.protocols import Policy
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
 from rewardkit.training.term import Term
 from rewardkit.types import Judgement, Rollout, Sample, Scores
 
-PROMPTS = ["left", "right"]
-
-
-def condition(prompt: Any) -> torch.Tensor:
-    return torch.zeros(2) if prompt is None else torch.eye(2)[PROMPTS.index(prompt)]
-
 
 @pytest.fixture(params=["diffusion", "flow"])
 def policy(request: pytest.FixtureRequest) -> DiffusionPolicy:
-    torch.manual_seed(0)
-    process = Diffusion.cosine(50) if request.param == "diffusion" else Flow()
-    net = PointNet(3, 2, width=16, depth=1, scale=50.0 if request.param == "diffusion" else 1.0)
-    return DiffusionPolicy(net, process, (3,), condition=condition, draws=4)
+    return points(request.param, draws=4)
 
 
 def test_it_is_a_policy(policy: DiffusionPolicy) -> None:

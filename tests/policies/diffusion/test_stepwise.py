@@ -6,23 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.policies.diffusion.conftest import PROMPTS, points
 
-from rewardkit.policies.diffusion import Denoise, Diffusion, DiffusionPolicy, Flow, PointNet
+from rewardkit.policies.diffusion import Denoise, DiffusionPolicy, Flow
 from rewardkit.protocols import State, Stepwise
-
-PROMPTS = ["left", "right"]
-
-
-def condition(prompt: Any) -> torch.Tensor:
-    return torch.zeros(2) if prompt is None else torch.eye(2)[PROMPTS.index(prompt)]
 
 
 @pytest.fixture(params=["diffusion", "flow"])
 def policy(request: pytest.FixtureRequest) -> DiffusionPolicy:
-    torch.manual_seed(0)
-    process = Diffusion.cosine(50) if request.param == "diffusion" else Flow()
-    net = PointNet(3, 2, width=16, depth=1, scale=50.0 if request.param == "diffusion" else 1.0)
-    return DiffusionPolicy(net, process, (3,), condition=condition)
+    return points(request.param)
 
 
 def test_stepping_from_a_seed_draws_what_sample_draws_with_its_log_probs(policy: DiffusionPolicy) -> None:
