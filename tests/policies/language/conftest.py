@@ -32,6 +32,41 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2": ("Lfm2", KV),
     "mamba": ("Mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
     "granite": ("Granite", {**KV, "logits_scaling": 3.0}),
+    "gemma3": ("Gemma3Text", {**KV, "head_dim": 8, "sliding_window": 6, "sliding_window_pattern": 2}),
+    "phi3": ("Phi3", {**KV, "sliding_window": 6}),
+    "olmo": ("Olmo", TINY),
+    "olmo2": ("Olmo2", KV),
+    "olmo3": ("Olmo3", {**KV, "sliding_window": 6}),
+    "gpt_oss": (
+        "GptOss",
+        {**KV, "head_dim": 8, "sliding_window": 6, "num_local_experts": 2, "num_experts_per_tok": 1},
+    ),
+    "qwen3_next": (
+        "Qwen3Next",
+        {
+            **KV,
+            "head_dim": 8,
+            "num_experts": 2,
+            "num_experts_per_tok": 1,
+            "moe_intermediate_size": 16,
+            "linear_num_value_heads": 4,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention"],
+        },
+    ),
+    "llama4": (
+        "Llama4Text",
+        {
+            **KV,
+            "head_dim": 8,
+            "intermediate_size_mlp": 48,
+            "num_local_experts": 2,
+            "attention_chunk_size": 8,
+            "no_rope_layers": [1, 1],
+        },
+    ),
 }
 
 

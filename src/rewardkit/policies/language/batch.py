@@ -1,9 +1,9 @@
-"""Ragged rows of token ids to padded tensors, with the mask and the positions said explicitly."""
+"""Ragged rows of token ids to the tensors of a forward pass, with mask, positions and places said explicitly."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -24,22 +24,24 @@ class Row(NamedTuple):
     media: Mapping[str, Tensor] = NOTHING
 
 
-class Padded(NamedTuple):
-    """``ids``, ``mask`` (1 where a token stands) and ``positions`` (restarting at the first token), long ``[B, L]``;
-    ``first`` long ``[B]``, the column of each row's first token.
+class Batch(NamedTuple):
+    """Rows laid out for one forward pass, padded or packed.
 
-    ``media``: what else the model's ``forward`` takes for these rows. A model that gives images positions of their own
-    has ``positions`` ``[axes, B, L]``.
+    Args:
+        ids, mask, positions: long ``[B, L]``; the mask is 1 where a token stands, positions restart at each row's first
+            token. A model that gives images positions of their own has ``positions`` ``[axes, B, L]``.
+        places: of each row, where its tokens stand in ``ids`` laid flat, long; tokens that rows share stand once.
+        media: what else the model's ``forward`` takes for these rows.
     """
 
     ids: Tensor
     mask: Tensor
     positions: Tensor
-    first: Tensor
-    media: Mapping[str, Tensor] = NOTHING
+    places: Sequence[Tensor] = ()
+    media: Mapping[str, Any] = NOTHING
 
 
-def pad(rows: Sequence[Sequence[int]], side: Side, device: torch.device, fill: int = 0) -> Padded:
+def pad(rows: Sequence[Sequence[int]], side: Side, device: torch.device, fill: int = 0) -> Batch:
     """Rows padded on ``side`` to the longest. The fill never matters: the mask is explicit.
 
     >>> pad([[5, 6], [7]], "left", torch.device("cpu")).mask.tolist()
@@ -55,10 +57,12 @@ def pad(rows: Sequence[Sequence[int]], side: Side, device: torch.device, fill: i
     column = torch.arange(width)[None, :]
     mask = ((column >= first[:, None]) & (column < (first + lengths)[:, None])).long()
     positions = (column - first[:, None]).clamp(min=0).minimum((lengths - 1)[:, None])
-    return Padded(torch.tensor(filled).to(device), mask.to(device), positions.to(device), first.to(device))
+    begins = (first + width * torch.arange(len(rows))).tolist()
+    places = [torch.arange(b, b + len(r)) for b, r in zip(begins, rows, strict=True)]
+    return Batch(torch.tensor(filled).to(device), mask.to(device), positions.to(device), places)
 
 
-def forward_inputs(module: nn.Module, batch: Padded) -> dict[str, Any]:
+def forward_inputs(module: nn.Module, batch: Batch) -> dict[str, Any]:
     """Keyword arguments for a transformer: positions only where its ``forward`` takes them."""
     inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, **batch.media}
     if accepts(module, "position_ids"):
@@ -76,28 +80,31 @@ def without_cache(module: nn.Module) -> dict[str, Any]:
     return {"use_cache": False} if accepts(module, "use_cache") else {}
 
 
-def response_positions(batch: Padded, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Row and column, long ``[N]`` each, of every output token; the state before it is one column to the left."""
-    first = batch.first.tolist()
-    pairs = [(i, first[i] + len(r.prompt) + t) for i, r in enumerate(rows) for t in range(len(r.output))]
-    index = torch.tensor(pairs, device=batch.ids.device)
-    return index[:, 0], index[:, 1]
+def output_places(batch: Batch, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Where every output token stands in ``ids`` laid flat, and the token before it: long ``[N]`` each, row by row."""
+    at = torch.cat([places[len(r.prompt) :] for r, places in zip(rows, batch.places, strict=True)])
+    before = torch.cat([places[len(r.prompt) - 1 : -1] for r, places in zip(rows, batch.places, strict=True)])
+    return at.to(batch.ids.device), before.to(batch.ids.device)
+
+
+Layout = Iterable[tuple[list[int], Batch]]
+"""Numbers of rows and the batch that they are in, until every row was in one."""
 
 
 def over_rows(
     rollout: Rollout,
     names: Sequence[str],
-    run: Callable[[list[Row]], Sequence[Tensor]],
+    lay: Callable[[list[Row]], Layout],
+    run: Callable[[Batch, list[Row]], Sequence[Tensor]],
     *,
-    max_tokens: int,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """Evaluate a rollout's rows in batches of similar length and put the results in their places.
+    """Evaluate a rollout's rows batch by batch and put the results in their places.
 
     Args:
         rollout: with ``prompt_ids`` and ``output_ids`` in its inputs, and ``media`` where its prompts show more.
-        names: of the results. run: rows to one ``[N, ...]`` a name, ``N`` output tokens in order.
-        max_tokens: padded tokens of one batch.
+        names: of the results. lay: rows into batches. run: a batch and its rows to one ``[N, ...]`` a name, ``N`` their
+            output tokens in order.
 
     Returns:
         ``[B, T, ...]`` for each name, 0 where there is no token.
@@ -110,14 +117,14 @@ def over_rows(
     prompts, outputs = rollout.inputs["prompt_ids"], rollout.inputs["output_ids"]
     media = rollout.inputs.get("media", [NOTHING] * len(prompts))
     (size, width), places, parts = rollout.mask.shape, [], []
-    rows = [i for i in range(size) if outputs[i]]
-    for batch in by_length([len(prompts[i]) + len(outputs[i]) for i in rows], max_tokens):
-        chosen = [rows[i] for i in batch]
-        parts.append(run([Row(prompts[i], outputs[i], media[i]) for i in chosen]))
-        places += [i * width + t for i in chosen for t in range(len(outputs[i]))]
+    numbers = [i for i in range(size) if outputs[i]]
+    rows = [Row(prompts[i], outputs[i], media[i]) for i in numbers]
+    for chosen, batch in lay(rows) if rows else ():
+        parts.append(run(batch, [rows[i] for i in chosen]))
+        places += [torch.arange(len(rows[i].output)) + numbers[i] * width for i in chosen]
     if not parts:
         return {name: torch.zeros(size, width, device=device) for name in names}
-    at = torch.tensor(places, device=device)
+    at = torch.cat(places).to(device)
     found = {}
     for name, values in zip(names, zip(*parts, strict=True), strict=True):
         flat = torch.cat(values)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rewardkit.policies.language.batch import Row, forward_inputs, over_rows, pad, response_positions, without_cache
+from rewardkit.policies.language.batch import (
+    Batch,
+    Layout,
+    Row,
+    forward_inputs,
+    output_places,
+    over_rows,
+    without_cache,
+)
 from rewardkit.policies.language.modes import plain
+from rewardkit.policies.language.packing import text_layout
 from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
@@ -27,7 +37,7 @@ class Critic:
 
     Args:
         model: a token classifier with one label on a causal trunk.
-        max_tokens: padded tokens of one forward pass.
+        max_tokens: tokens of one forward pass.
 
     Raises:
         ValueError: for more than one label, or a trunk that sees later tokens.
@@ -91,13 +101,14 @@ class Critic:
         if list(want) != ["values"]:
             raise KeyError(f"a critic evaluates 'values' only, not {list(want)}")
         device = next(self.module.parameters()).device
-        return over_rows(rollout, ["values"], self._rows, max_tokens=self.max_tokens, device=device)
 
-    def _rows(self, rows: Sequence[Row]) -> list[Tensor]:
-        batch = pad([r.prompt + r.output for r in rows], "right", next(self.module.parameters()).device)
-        row_N, column_N = response_positions(batch, rows)
-        logits = self.module(**forward_inputs(self.module, batch), **without_cache(self.module)).logits
-        return [logits[row_N, column_N - 1, 0].float()]
+        def lay(rows: list[Row]) -> Layout:
+            return text_layout(self.module, partial(token_logits, self.module), rows, self.max_tokens)
+
+        def run(batch: Batch, rows: list[Row]) -> list[Tensor]:
+            return [token_logits(self.module, batch, output_places(batch, rows)[1])[:, 0].float()]
+
+        return over_rows(rollout, ["values"], lay, run, device=device)
 
 
 def _head(model: Any) -> nn.Linear:
@@ -106,6 +117,12 @@ def _head(model: Any) -> nn.Linear:
         if isinstance(getattr(model, name, None), nn.Linear):
             return getattr(model, name)
     raise ValueError(f"{type(model).__name__} has no linear head named score or classifier")
+
+
+def token_logits(model: Any, batch: Batch, places: Tensor) -> Tensor:
+    """What a token classifier says at these places of a batch laid flat: ``[N, labels]``."""
+    logits = model(**forward_inputs(model, batch), **without_cache(model)).logits
+    return logits.flatten(0, 1).index_select(0, places)
 
 
 def token_classifier(source: Any, seed: int, labels: int = 1) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from rewardkit.policies.language.batch import Padded, accepts, forward_inputs, pad, without_cache
+from rewardkit.policies.language.batch import Batch, accepts, forward_inputs, pad, without_cache
 from rewardkit.policies.language.sampling import Sampling, draw
 
 _BLOCK = 256
@@ -89,7 +89,7 @@ class Decoder:
         batch: the prompts padded on the left, with their media; default: of the ids alone.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], length: int, batch: Padded | None = None) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], length: int, batch: Batch | None = None) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         self.rows = [list(p) for p in prompts]
@@ -103,7 +103,7 @@ class Decoder:
         self.recomputes = False
         self.logits = self._forward(batch)
 
-    def _forward(self, batch: Padded) -> Tensor:
+    def _forward(self, batch: Batch) -> Tensor:
         inputs = forward_inputs(self.model, batch)
         if accepts(self.model, "logits_to_keep"):
             inputs["logits_to_keep"] = 1
@@ -144,7 +144,7 @@ class Decoder:
         for row, token in zip(self.rows, tokens, strict=True):
             row.append(token)
         ids = torch.tensor(tokens, device=self.device)[:, None]
-        self.logits = self._forward(Padded(ids, self.mask[:, : self.seen], self.next, self.next[:, 0]))
+        self.logits = self._forward(Batch(ids, self.mask[:, : self.seen], self.next))
         self.next = self.next + 1
 
 
@@ -189,7 +189,7 @@ def generate(
     eos_ids: frozenset[int],
     limits: Sequence[int],
     decode: Callable[[Sequence[int]], str],
-    batch: Padded | None = None,
+    batch: Batch | None = None,
 ) -> list[Completion]:
     """``n`` completions for each prompt, those of one prompt together.
 

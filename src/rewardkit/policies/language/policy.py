@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,19 +16,20 @@ from rewardkit.policies.adapters import add_lora
 from rewardkit.policies.language import head
 from rewardkit.policies.language.batch import (
     NOTHING,
-    Padded,
+    Batch,
+    Layout,
     Row,
     Side,
     by_length,
     forward_inputs,
+    output_places,
     over_rows,
-    pad,
-    response_positions,
     without_cache,
 )
 from rewardkit.policies.language.codec import Codec, Truncation, end_ids
 from rewardkit.policies.language.generate import Completion, generate, row_seed
 from rewardkit.policies.language.modes import plain
+from rewardkit.policies.language.packing import Collator, branches_gap, can_pack, layout
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.scratch import scratch_model
 from rewardkit.policies.language.starts import begin, spoken
@@ -237,9 +239,10 @@ class LanguagePolicy(LanguageViews, TextSteps):
         """Inputs of a rollout beside its ids, lists with one entry a sample: none, for a model of text."""
         return {}
 
-    def _batch(self, rows: Sequence[Row], side: Side) -> Padded:
-        """Rows for one forward pass."""
-        return pad([r.prompt + r.output for r in rows], side, self.device)
+    @property
+    def _collator(self) -> Collator:
+        """What makes batches of rows."""
+        return Collator(self.device)
 
     def sample(
         self,
@@ -323,7 +326,7 @@ class LanguagePolicy(LanguageViews, TextSteps):
                     eos_ids=self.codec.eos_ids,
                     limits=[limits[row // n] for row in rows],
                     decode=self.codec.text,
-                    batch=self._batch([Row(prompts[i], [], shown[i]) for i in batch], "left"),
+                    batch=self._collator.pad([Row(prompts[i], [], shown[i]) for i in batch], "left"),
                 )
                 for row, c in zip(rows, completions, strict=True):
                     found[row] = c
@@ -342,45 +345,68 @@ class LanguagePolicy(LanguageViews, TextSteps):
             KeyError: for an unknown name, or a rollout that this policy has not encoded.
         """
         functions = {w if isinstance(w, str) else w.__name__: head.wanted(w) for w in want}
+        others = {id(o): o for f in functions.values() if isinstance(f, Against) for o in f.others}.values()
         temperature = float(rollout.how.get("temperature", 1.0))
-        with self._weights():
-            return over_rows(
-                rollout,
-                list(functions),
-                lambda rows: self._rows(rows, list(functions.values()), temperature),
-                max_tokens=self.max_tokens,
-                device=self.device,
-            )
 
-    def _rows(
-        self, rows: Sequence[Row], functions: Sequence[head.LogitsFn | Against], temperature: float
+        def lay(rows: list[Row]) -> Layout:
+            packs = all(policy._packs(rows[0]) for policy in (self, *others))
+            return layout(rows, self._collator, packs, self.max_tokens, self.padding_side)
+
+        def run(batch: Batch, rows: list[Row]) -> list[Tensor]:
+            return self._values(batch, rows, list(functions.values()), temperature, others)
+
+        with self._weights():
+            return over_rows(rollout, list(functions), lay, run, device=self.device)
+
+    def _values(
+        self,
+        batch: Batch,
+        rows: Sequence[Row],
+        functions: Sequence[head.LogitsFn | Against],
+        temperature: float,
+        others: Iterable[LanguagePolicy],
     ) -> list[Tensor]:
-        """Each function at every response position of these rows, in order: one ``[N, ...]`` a function."""
-        batch = self._batch(rows, self.padding_side)
-        row_N, column_N = response_positions(batch, rows)
-        others = {}
-        for other in {id(o): o for f in functions if isinstance(f, Against) for o in f.others}.values():
+        """Each function at every output token of these rows, in order: one ``[N, ...]`` a function."""
+        at_N, before_N = output_places(batch, rows)
+        # Tokens that several rows share are predicted once.
+        at_U, rank_N = at_N.unique(return_inverse=True)
+        before_U = at_U.index_copy(0, rank_N, before_N)
+        theirs = {}
+        for other in others:
             with torch.no_grad(), other._weights(), evaluating(other.module):
-                others[id(other)] = (other._to_logits, other._states(batch)[row_N, column_N - 1])
-        return head.evaluate_chunks(
+                theirs[id(other)] = (other._to_logits, other._states(batch, before_U))
+        found = head.evaluate_chunks(
             self._to_logits,
-            self._states(batch)[row_N, column_N - 1],
-            batch.ids[row_N, column_N],
+            self._states(batch, before_U),
+            batch.ids.flatten()[at_U],
             functions,
             temperature=temperature,
             chunk=self.chunk or head.chunk_rows(self._core.config.get_text_config().vocab_size),
-            others=others,
+            others=theirs,
         )
+        return [values.index_select(0, rank_N) for values in found]
 
-    def _states(self, batch: Padded) -> Tensor:
-        """What :meth:`_to_logits` reads, ``[B, L, H]``: hidden states, or logits where a model gives nothing else."""
+    def _packs(self, example: Row) -> bool:
+        """Whether the model takes packed rows; found out at first use, with pictures at the first of those."""
+
+        def read(batch: Batch, places: Tensor) -> Tensor:
+            with self._weights():
+                return self._to_logits(self._states(batch, places)).float().log_softmax(-1)
+
+        shown = bool(example.media)
+        gap = partial(branches_gap, self._core, read, self._collator, example if shown else None)
+        return can_pack(self._core, gap, shown=shown)
+
+    def _states(self, batch: Batch, places: Tensor) -> Tensor:
+        """What :meth:`_to_logits` reads at these places of the batch laid flat, ``[N, H]``: hidden states, or logits
+        where a model gives nothing else."""
         core = self._core
         if self._projects is None:
             self._projects = head.can_project(core)
-        if not self._projects:
-            return core(**forward_inputs(core, batch), **without_cache(core)).logits
-        decoder = getattr(core, core.base_model_prefix)
-        return decoder(**forward_inputs(decoder, batch), **without_cache(decoder)).last_hidden_state
+        part = getattr(core, core.base_model_prefix) if self._projects else core
+        found = part(**forward_inputs(part, batch), **without_cache(part))
+        states = found.last_hidden_state if self._projects else found.logits
+        return states.flatten(0, 1).index_select(0, places)
 
     def _to_logits(self, states: Tensor) -> Tensor:
         """Logits ``[n, V]`` of states ``[n, H]``, by the weights of this view wherever it is called from."""

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rewardkit.policies.language.batch import NOTHING, Padded, Row, Side
+from rewardkit.policies.language.batch import NOTHING, Row
 from rewardkit.policies.language.codec import Codec
 from rewardkit.policies.language.generate import Decoder, has_ended
+from rewardkit.policies.language.packing import Collator
 from rewardkit.policies.language.sampling import Sampling, draw
 from rewardkit.policies.language.starts import begin, spoken
 from rewardkit.policies.modes import evaluating
@@ -76,7 +77,10 @@ class TextSteps:
     _core: Any
     _weights: Callable[[], AbstractContextManager[None]]
     _media: Callable[[Sequence[Sample]], dict[str, Any]]
-    _batch: Callable[[Sequence[Row], Side], Padded]
+
+    @property
+    def _collator(self) -> Collator:
+        raise NotImplementedError
 
     def start(self, prompts: Sequence[Any], *, sampling: Sampling | None = None, seed: int | None = None) -> TextState:
         """Read the prompts, and what partial samples have already said; see :class:`Sampling` for the limit."""
@@ -91,7 +95,7 @@ class TextSteps:
         distinct = {row: i for i, row in enumerate(dict.fromkeys(rows))}
         media = dict(zip(rows, shown, strict=True))
         with self._weights(), evaluating(self.module):
-            batch = self._batch([Row(list(row[0]), [], media[row]) for row in distinct], "left")
+            batch = self._collator.pad([Row(list(row[0]), [], media[row]) for row in distinct], "left")
             decoder = Decoder(self._core, [list(ids) for ids, _ in distinct], max(limits), batch)
         decoder.take([distinct[r] for r in rows])
         none = torch.zeros(len(samples), dtype=torch.bool)

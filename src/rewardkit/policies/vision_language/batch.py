@@ -2,43 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rewardkit.policies.language.batch import Padded, Row
+from rewardkit.policies.language.batch import Batch, Row, Side
+from rewardkit.policies.language.packing import Collator
+from rewardkit.policies.language.tries import Trie
 
 NEVER = -1e4
 """Added to the logits of tokens that stand for media: a probability of 0 whose logarithm is a number."""
 
 
-def with_media(batch: Padded, rows: Sequence[Row], core: Any) -> Padded:
-    """The batch with the images of its rows, and the positions that the model gives them.
+class ImageCollator(Collator):
+    """Rows whose prompts show images, with the tensors of those and the positions that the model gives them.
 
     Args:
-        batch: of the rows' ids. rows: with their media, by the names of the model's ``forward``; processors put the
-            images of several rows one after another. core: a transformers model that reads them.
+        core: a transformers model that reads them, by the names of its ``forward``. fill: the id that pads.
     """
-    shown = [r.media for r in rows if r.media]
-    if not shown:
-        return batch
-    kind = next(core.parameters()).dtype
-    joined = {name: torch.cat([m[name] for m in shown]).to(batch.ids.device) for name in shown[0]}
-    media = {k: v.to(kind) if v.is_floating_point() else v for k, v in joined.items()}
-    return batch._replace(media=media, positions=_positions(batch, media, core))
 
+    def __init__(self, core: Any, fill: int = 0) -> None:
+        super().__init__(next(core.parameters()).device, fill)
+        self.core = core
 
-def _positions(batch: Padded, media: dict[str, Tensor], core: Any) -> Tensor:
-    """Time, height and width for models that number images so (M-RoPE, Qwen2-VL and after); else as they are."""
-    trunk = getattr(core, core.base_model_prefix, core)
-    if not hasattr(trunk, "get_rope_index"):
-        return batch.positions
-    places = (batch.ids == core.config.image_token_id).int()
-    return trunk.get_rope_index(
-        batch.ids, mm_token_type_ids=places, image_grid_thw=media["image_grid_thw"], attention_mask=batch.mask
-    )[0]
+    def kind(self, row: Row) -> Hashable:
+        """Rows share nothing before they have shared the last of their images: each is read once."""
+        if not row.media:
+            return None
+        ids = row.prompt + row.output
+        last = max((i for i, token in enumerate(ids) if token == self.core.config.image_token_id), default=-1)
+        return id(row.media), tuple(ids[: last + 1])
+
+    def pad(self, rows: Sequence[Row], side: Side) -> Batch:
+        """The rows, padded on ``side``."""
+        batch = super().pad(rows, side)
+        media = self._joined([r.media for r in rows])
+        if media and hasattr(self._trunk, "get_rope_index"):
+            batch = batch._replace(positions=self._axes(batch.ids, batch.mask, media))
+        if self._both_ways:
+            media["token_type_ids"] = self._shows(batch.ids).long() * batch.mask
+        return batch._replace(media=media)
+
+    def pack(self, rows: Sequence[Row], group: Sequence[Trie]) -> Batch:
+        """Tries of the rows, one after another in a single row."""
+        batch = super().pack(rows, group)
+        media = self._joined([rows[trie.rows[0]].media for trie in group])
+        if media and hasattr(self._trunk, "get_rope_index"):
+            positions = [self._trie_axes(trie, rows[trie.rows[0]]) for trie in group]
+            batch = batch._replace(positions=torch.cat(positions, 1)[:, None].to(self.device))
+        if self._both_ways:
+            shows = self._shows(batch.ids[0])
+            starts = shows & ~torch.cat([shows.new_zeros(1), shows[:-1]])
+            batch.media["segments"].blocks = torch.where(shows, starts.cumsum(0), -1).cpu()
+        return batch._replace(media={**media, **batch.media})
+
+    @property
+    def _trunk(self) -> Any:
+        return getattr(self.core, self.core.base_model_prefix, self.core)
+
+    @property
+    def _both_ways(self) -> bool:
+        """Whether the tokens of an image see each other, whichever comes first."""
+        return self.core.config.model_type == "gemma3"
+
+    def _shows(self, ids: Tensor) -> Tensor:
+        return ids == self.core.config.image_token_id
+
+    def _joined(self, shown: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
+        """The images of several rows one after another, as processors put them."""
+        shown = [media for media in shown if media]
+        kind = next(self.core.parameters()).dtype
+        joined = {name: torch.cat([m[name] for m in shown]).to(self.device) for name in (shown[0] if shown else ())}
+        return {k: v.to(kind) if v.is_floating_point() else v for k, v in joined.items()}
+
+    def _axes(self, ids: Tensor, mask: Tensor, media: Mapping[str, Tensor]) -> Tensor:
+        """Time, height and width for models that number images so (M-RoPE, Qwen2-VL and after): ``[3, B, L]``."""
+        grid, places = media["image_grid_thw"], self._shows(ids).int()
+        return self._trunk.get_rope_index(ids, mm_token_type_ids=places, image_grid_thw=grid, attention_mask=mask)[0]
+
+    def _trie_axes(self, trie: Trie, row: Row) -> Tensor:
+        """The same for the nodes of a trie: ``[3, its tokens]``. Behind the images every axis counts alike."""
+        root, depths = trie.nodes[0], [node.depth + torch.arange(len(node.ids)) for node in trie.nodes]
+        if not row.media:
+            return torch.cat(depths).expand(3, -1)
+        ids = torch.from_numpy(root.ids)[None].to(self.device)
+        first = self._axes(ids, torch.ones_like(ids), row.media)[:, 0].cpu()
+        behind = first.max() + 1 - len(root.ids)
+        return torch.cat([first, *(depth.expand(3, -1) + behind for depth in depths[1:])], 1)
 
 
 class _Never:

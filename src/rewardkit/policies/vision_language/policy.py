@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rewardkit.policies.adapters import add_lora
-from rewardkit.policies.language.batch import Padded, Row, Side
 from rewardkit.policies.language.codec import Codec, Truncation
 from rewardkit.policies.language.modes import is_peft
+from rewardkit.policies.language.packing import Collator
 from rewardkit.policies.language.policy import LanguagePolicy
-from rewardkit.policies.vision_language.batch import never_write, with_media
+from rewardkit.policies.vision_language.batch import ImageCollator, never_write
 from rewardkit.policies.vision_language.codec import ImageCodec, media_tokens
 from rewardkit.policies.vision_language.scratch import scratch_llava
 from rewardkit.registry import entry
@@ -63,8 +63,9 @@ class VisionLanguagePolicy(LanguagePolicy):
                 read[id(s.prompt)] = self.codec.media(s.prompt)
         return {"media": [read[id(s.prompt)] for s in samples]}
 
-    def _batch(self, rows: Sequence[Row], side: Side) -> Padded:
-        return with_media(super()._batch(rows, side), rows, self._core)
+    @property
+    def _collator(self) -> Collator:
+        return ImageCollator(self._core)
 
     @classmethod
     def _read(cls, source: str, own: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from rewardkit.policies.language.batch import Row, forward_inputs, over_rows, pad, response_positions, without_cache
-from rewardkit.policies.language.critic import token_classifier
+from rewardkit.policies.language.batch import Batch, Layout, Row, output_places, over_rows
+from rewardkit.policies.language.critic import token_classifier, token_logits
 from rewardkit.policies.language.modes import plain
+from rewardkit.policies.language.packing import text_layout
 from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
@@ -92,13 +94,14 @@ class ProcessReward(RewardBase):
         if list(want) != ["scores"]:
             raise KeyError(f"a process reward evaluates 'scores' only, not {list(want)}")
         device = next(self._module.parameters()).device
-        return over_rows(rollout, ["scores"], self._rows, max_tokens=self.max_tokens, device=device)
 
-    def _rows(self, rows: Sequence[Row]) -> list[Tensor]:
-        batch = pad([r.prompt + r.output for r in rows], "right", next(self._module.parameters()).device)
-        row_N, column_N = response_positions(batch, rows)
-        logits = self._module(**forward_inputs(self._module, batch), **without_cache(self._module)).logits
-        return [logits[row_N, column_N].float()]
+        def lay(rows: list[Row]) -> Layout:
+            return text_layout(self._module, partial(token_logits, self._module), rows, self.max_tokens)
+
+        def run(batch: Batch, rows: list[Row]) -> list[Tensor]:
+            return [token_logits(self._module, batch, output_places(batch, rows)[0]).float()]
+
+        return over_rows(rollout, ["scores"], lay, run, device=device)
 
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         """+1 and -1 at the ends of segments, a part for each kind. The rollout is the policy's own."""

@@ -23,12 +23,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from rewardkit.policies.language.batch import NOTHING, Padded, Row, by_length, pad
+from rewardkit.policies.language.batch import NOTHING, Row
 from rewardkit.policies.language.modes import plain
+from rewardkit.policies.language.packing import Collator
 from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
 from rewardkit.registry import entry
 from rewardkit.rewards.base import RewardBase
+from rewardkit.rewards.learned.pooling import causal_head, scores
 from rewardkit.rewards.learned.render import Renderer
 from rewardkit.types import ERROR, OK, Cost, Rollout, Sample, Scores
 
@@ -53,7 +55,7 @@ class ScalarReward(RewardBase):
             tokenizer can take.
         append_eos: whether a finished text ends with the EOS token; chat templates write their own. One that was cut
             off never has it.
-        batch_tokens: padded tokens that go through the model at once.
+        batch_tokens: tokens that go through the model at once.
         name: of the reward in logs.
 
     >>> from transformers import BertConfig, BertForSequenceClassification
@@ -158,7 +160,7 @@ class ScalarReward(RewardBase):
 
     @classmethod
     def _new(cls, module: Any, tokenizer: Any, options: dict[str, Any]) -> Self:
-        causal, tokenizer = _causal_head(module) is not None, copy.deepcopy(tokenizer)
+        causal, tokenizer = causal_head(module) is not None, copy.deepcopy(tokenizer)
         if causal and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
             tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
             if len(tokenizer) > module.get_input_embeddings().num_embeddings:
@@ -196,40 +198,23 @@ class ScalarReward(RewardBase):
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("scores",)) -> dict[str, Tensor]:
         """``scores``, float32 ``[B]``, with gradients. Dropout follows ``module.training``.
 
-        Rows go through the model sorted by length, in parts of ``batch_tokens``; a row's score does not depend on the
-        others.
+        Rows go through the model in parts of ``batch_tokens``, what several begin with once; a row's score does not
+        depend on the others.
 
         Args:
             rollout: of :meth:`encode`. want: ``("scores",)``.
         """
         if list(want) != ["scores"]:
             raise ValueError(f"a scalar reward model computes 'scores', not {list(want)}")
-        rows: list[list[int]] = rollout.inputs["ids"]
-        parts = list(by_length([len(r) for r in rows], self.batch_tokens))
-        if not parts:
-            return {"scores": torch.zeros(0, device=self.device)}
-        media = rollout.inputs.get("media", [NOTHING] * len(rows))
-        scores = torch.cat([self._read([Row(rows[i], [], media[i]) for i in part]) for part in parts])
-        order = torch.tensor([i for part in parts for i in part], device=scores.device)
-        return {"scores": scores[order.argsort()]}
+        ids: list[list[int]] = rollout.inputs["ids"]
+        media = rollout.inputs.get("media", [NOTHING] * len(ids))
+        rows = [Row(x, [], m) for x, m in zip(ids, media, strict=True)]
+        return {"scores": scores(self._module, rows, self.batch_tokens, self._collator)}
 
-    def _batch(self, rows: Sequence[Row]) -> Padded:
-        """Rows for one forward pass, padded on the right."""
-        return pad([r.prompt for r in rows], "right", self.device, fill=self.tokenizer.pad_token_id or 0)
-
-    def _hidden(self, batch: Padded) -> Tensor:
-        """The last layer's states, ``[B, L, H]``, under the head of a causal model."""
-        return _inner(self._module).base_model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-
-    def _read(self, rows: Sequence[Row]) -> Tensor:
-        """Scores ``[B]`` of rows."""
-        batch = self._batch(rows)
-        head = _causal_head(self._module)
-        if head is None:
-            return self._module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, 0].float()
-        hidden = self._hidden(batch)
-        last_B = batch.mask.sum(1) - 1
-        return head(hidden[torch.arange(len(rows), device=hidden.device), last_B])[:, 0].float()
+    @property
+    def _collator(self) -> Collator:
+        """What makes batches of rows."""
+        return Collator(self.device, fill=self.tokenizer.pad_token_id or 0)
 
     def __call__(self, rollout: Rollout, ctx: Mapping[str, Any] | None = None) -> Scores:
         """Scores of a rollout's samples, whoever made them: dropout off, no gradients. The user's own words are read.
@@ -277,17 +262,6 @@ class ScalarReward(RewardBase):
             self.tokenizer.save_pretrained(folder)
         options = {"max_length": self.max_length, "append_eos": self.renderer.append_eos}
         (folder / OPTIONS_FILE).write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
-
-
-def _inner(module: Any) -> Any:
-    """The transformers model under a PEFT wrapper; its adapters stay in place."""
-    return module.get_base_model() if hasattr(module, "get_base_model") else module
-
-
-def _causal_head(module: Any) -> nn.Module | None:
-    """The head of a model that transformers reads at its last token, ``None`` for an encoder."""
-    head = getattr(_inner(module), "score", None)
-    return head if isinstance(head, nn.Module) else None
 
 
 def _limit(module: Any, tokenizer: Any, max_length: int | None) -> int:

@@ -17,11 +17,11 @@ from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from rewardkit.policies.language.batch import Padded, Row, forward_inputs
 from rewardkit.policies.language.modes import plain
-from rewardkit.policies.vision_language.batch import with_media
+from rewardkit.policies.language.packing import Collator
+from rewardkit.policies.vision_language.batch import ImageCollator
 from rewardkit.policies.vision_language.codec import ImageCodec
 from rewardkit.registry import entry
 from rewardkit.rewards.learned.scalar import OPTIONS_FILE, ScalarReward
@@ -151,9 +151,6 @@ class VisionScalarReward(ScalarReward):
         shown = [self.renderer.codec.media(s.asked) for s in samples]  # type: ignore[attr-defined]
         return Rollout(list(samples), torch.ones(len(ids), 1), inputs={"ids": ids, "media": shown})
 
-    def _batch(self, rows: Sequence[Row]) -> Padded:
-        return with_media(super()._batch(rows), rows, self._module.base_model)
-
-    def _hidden(self, batch: Padded) -> Tensor:
-        trunk: Any = self._module.base_model
-        return trunk(**forward_inputs(trunk, batch)).last_hidden_state
+    @property
+    def _collator(self) -> Collator:
+        return ImageCollator(self._module.base_model)

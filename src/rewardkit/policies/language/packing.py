@@ -1,0 +1,197 @@
+"""Rows to batches: packed as tries where the model can take it, padded where it cannot."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rewardkit.policies.language.attention import NAME
+from rewardkit.policies.language.batch import Batch, Layout, Row, Side, by_length, pad
+from rewardkit.policies.language.segments import Segments
+from rewardkit.policies.language.tries import Trie, binned, tries
+from rewardkit.policies.modes import evaluating
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""How far packed log-probs may be from separate ones; in half precision on average, where rounding differs by as much
+between any two ways to compute them."""
+
+Read = Callable[[Batch, Tensor], Tensor]
+"""What a model says at some places of a batch laid flat: ``[N, ...]``."""
+
+
+class Collator:
+    """Rows of text to batches.
+
+    Args:
+        device: where they go. fill: the id that pads.
+    """
+
+    def __init__(self, device: torch.device, fill: int = 0) -> None:
+        self.device, self.fill = device, fill
+
+    def kind(self, row: Row) -> Hashable:
+        """Rows of different kinds share nothing, whatever their ids."""
+        return None
+
+    def pad(self, rows: Sequence[Row], side: Side) -> Batch:
+        """The rows, padded on ``side``."""
+        return pad([r.prompt + r.output for r in rows], side, self.device, self.fill)
+
+    def pack(self, rows: Sequence[Row], group: Sequence[Trie]) -> Batch:
+        """Tries of the rows, one after another in a single row."""
+        return packed(group, self.device)
+
+
+def layout(rows: Sequence[Row], collator: Collator, packs: bool, budget: int, side: Side = "right") -> Layout:
+    """The rows in batches of about ``budget`` tokens."""
+    if packs:
+        found = tries([r.prompt + r.output for r in rows], [collator.kind(r) for r in rows], budget)
+        for group in binned(found, budget):
+            yield [row for trie in group for row in trie.rows], collator.pack(rows, group)
+        return
+    for chosen in by_length([len(r.prompt) + len(r.output) for r in rows], budget):
+        yield chosen, collator.pad([rows[i] for i in chosen], side)
+
+
+def text_layout(model: Any, read: Read, rows: Sequence[Row], budget: int) -> Layout:
+    """:func:`layout` of rows of text for a model by itself, such as a classifier of tokens.
+
+    Args:
+        model: of transformers. read: what it says at some places of a batch.
+    """
+    collator = Collator(next(model.parameters()).device)
+    packs = can_pack(model, partial(branches_gap, model, read, collator))
+    return layout(rows, collator, packs, budget)
+
+
+def packed(group: Sequence[Trie], device: torch.device) -> Batch:
+    """Tries one after another in a single row; ``media["segments"]`` says which tokens see which."""
+    nodes = [(node, base) for base, trie in _bases(group) for node in trie.nodes]
+    sizes = [len(node.ids) for node, _ in nodes]
+    first = np.cumsum([0, *sizes])
+    parents = [base + node.parent if node.parent >= 0 else -1 for node, base in nodes]
+    positions = np.concatenate([node.depth + np.arange(len(node.ids)) for node, _ in nodes])
+    places = [
+        torch.from_numpy(np.concatenate([np.arange(first[base + n], first[base + n + 1]) for n in trie.path(leaf)]))
+        for base, trie in _bases(group)
+        for leaf in trie.leaves
+    ]
+    ids = torch.from_numpy(np.concatenate([node.ids for node, _ in nodes]))[None].to(device)
+    # A mask of four axes goes through transformers as it is, and the attention function does not read it.
+    mask = torch.zeros(1, 1, 1, 1, device=device)
+    return Batch(
+        ids, mask, torch.from_numpy(positions)[None].to(device), places, {"segments": Segments(sizes, parents)}
+    )
+
+
+def _bases(group: Sequence[Trie]) -> Iterator[tuple[int, Trie]]:
+    """Each trie with the number of nodes before it."""
+    base = 0
+    for trie in group:
+        yield base, trie
+        base += len(trie.nodes)
+
+
+_MODELS: weakref.WeakKeyDictionary[nn.Module, dict[bool, bool]] = weakref.WeakKeyDictionary()
+_KINDS: dict[tuple[Any, ...], bool] = {}
+
+
+def can_pack(model: Any, gap: Callable[[], float], *, shown: bool = False) -> bool:
+    """Whether a transformers model computes packed rows as it computes them by themselves.
+
+    Found out once for each class and config. Where the answer is yes the model's attention function is
+    :mod:`rewardkit.policies.language.attention` from then on; where it is no a warning says so.
+
+    Args:
+        model: of transformers. gap: runs the probe: how far its packed values are from separate ones.
+        shown: whether the probe shows pictures, which is another question.
+    """
+    known = _MODELS.setdefault(model, {})
+    if shown in known:
+        return known[shown]
+    dtype = next(model.parameters()).dtype
+    key = (type(model), model.config.to_json_string(), dtype, shown)
+    if key not in _KINDS:
+        before = model.config.get_text_config()._attn_implementation
+        _use(model, NAME)
+        try:
+            off = gap()
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as error:
+            said, off = f"it cannot be run so ({type(error).__name__}: {str(error)[:120]})", float("inf")
+        else:
+            said = f"its values are off by {off:.2g}"
+        _KINDS[key] = off <= TOLERANCE.get(dtype, 0.0)
+        if not _KINDS[key]:
+            _use(model, before)
+            log.warning(
+                "%s does not take packed rows, %s: a prompt is computed once for each of its answers",
+                type(model).__name__,
+                said,
+            )
+    if _KINDS[key]:
+        _use(model, NAME)
+    known[shown] = _KINDS[key]
+    return known[shown]
+
+
+def _use(model: Any, name: str) -> None:
+    """Set the attention function of the part that reads text."""
+    text = model.config.get_text_config()
+    parts = [k for k in getattr(model.config, "sub_configs", {}) if getattr(model.config, k, None) is text]
+    model.set_attn_implementation({parts[0]: name} if parts else name)
+
+
+@torch.no_grad()
+def branches_gap(model: Any, read: Read, collator: Collator, example: Row | None = None) -> float:
+    """The probe of a causal model: one prompt, longer than every window, with two branches.
+
+    Args:
+        model: of transformers. read: runs it. example: a row whose prompt, with its pictures, is taken instead.
+
+    Returns:
+        the largest difference; in half precision, on average.
+    """
+    prompt, left, right = _probe(model)
+    rows = [Row(prompt, left), Row(prompt, right)]
+    if example is not None:
+        rows = [Row(example.prompt, r.output, example.media) for r in rows]
+    [trie] = tries([r.prompt + r.output for r in rows], [0, 0], 2**62, least=1)
+    gaps = []
+    with evaluating(model):
+        whole = collator.pack(rows, [trie])
+        for i, place in zip(trie.rows, whole.places, strict=True):
+            alone, size = collator.pad([rows[i]], "right"), len(rows[i].output) + 1
+            mine = read(whole, place[-size:].to(whole.ids.device)).float()
+            gaps.append((mine - read(alone, alone.places[0][-size:].to(alone.ids.device)).float()).abs().flatten())
+    return worst(model, torch.cat(gaps))
+
+
+def worst(model: Any, gaps: Tensor) -> float:
+    """What is compared with :data:`TOLERANCE`."""
+    half = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
+    return float(gaps.mean() if half else gaps.nan_to_num(torch.inf).max())
+
+
+def _probe(model: Any) -> tuple[list[int], list[int], list[int]]:
+    """A prompt that is longer than every window and chunk of the model, where its context allows, and two answers."""
+    config = model.config.get_text_config()
+    sizes = [v for k, v in config.to_dict().items() if ("window" in k or "chunk" in k) and isinstance(v, int)]
+    room = getattr(config, "max_position_embeddings", None) or 2**62
+    length = max(4, min(max([24, *(v + 8 for v in sizes if not isinstance(v, bool))]), room - 16))
+    special = {v for k, v in model.config.to_dict().items() if "token" in k and isinstance(v, int)}
+    chance = np.random.default_rng(0)
+    plain = [i for i in range(min(config.vocab_size, 1000)) if i not in special]
+    draw = [int(i) for i in chance.choice(plain, length + 16)]
+    left, right = draw[length : length + 9], draw[length + 9 :]
+    if left[0] == right[0]:
+        right[0] = next(i for i in plain if i != left[0])
+    return draw[:length], left, right

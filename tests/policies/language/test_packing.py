@@ -1,0 +1,194 @@
+"""Packed rows give the values and gradients of rows by themselves, or the model says that it cannot take them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rewardkit.objectives.preference import dpo
+from rewardkit.policies.language import LanguagePolicy, packing
+from rewardkit.policies.language.attention import NAME
+from rewardkit.policies.language.critic import Critic
+from rewardkit.training.learner import Learner
+from rewardkit.training.reference import attach_reference
+from rewardkit.training.term import Term
+from rewardkit.types import Rollout, Sample
+
+PROMPT = "the cat sat on the mat and said hello to the dog, how are you today?"
+TURN = " fine, thank you! and said the cat to the dog on the mat, how are"
+SAMPLES = [
+    Sample(PROMPT, " fine"),
+    Sample(PROMPT, " hello to the dog"),
+    Sample("how", " are you today? fine, thank you!"),
+    Sample(PROMPT, TURN + " you", ended="cut"),
+    Sample(PROMPT, TURN + " they", ended="cut"),
+    Sample(PROMPT, " fine"),
+    Sample("x", ""),
+]
+"""A pair, a row by itself, a second turn with two answers, a row that comes twice, one that is hardly there."""
+REFUSED = ("bloom", "mamba", "qwen3_next", "llama4")
+
+
+def separate(policy: LanguagePolicy, rollout: Rollout) -> Tensor:
+    """One row at a time."""
+    rows = [policy.evaluate(rollout.select([i]))["logps"] for i in range(len(rollout))]
+    return torch.cat(rows)
+
+
+def read_tokens(policy: LanguagePolicy, run: Callable[[], Any]) -> int:
+    """How many tokens the model reads, padding among them, while something runs."""
+    seen: list[int] = []
+    layer = policy._core.get_input_embeddings()
+    hook = layer.register_forward_hook(lambda module, given, out: seen.append(given[0].numel()))
+    run()
+    hook.remove()
+    return sum(seen)
+
+
+def unpacked(policy: LanguagePolicy) -> LanguagePolicy:
+    """The policy with ordinary batches."""
+    for one in (policy, *policy._views.values()):
+        one._packs = lambda row: False  # type: ignore[method-assign]
+    return policy
+
+
+def gradients(policy: LanguagePolicy, rollout: Rollout) -> dict[str, Tensor]:
+    names, params = zip(*[(n, p) for n, p in policy.module.named_parameters() if p.requires_grad], strict=True)
+    found = policy.evaluate(rollout, ("logps", "entropy"))
+    pull = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(0))
+    loss = ((found["logps"] + 0.3 * found["entropy"]) * pull * rollout.mask).sum()
+    grads = torch.autograd.grad(loss, params, allow_unused=True)
+    return {n: torch.zeros(()) if g is None else g for n, g in zip(names, grads, strict=True)}
+
+
+def assert_close(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    for name, grad in theirs.items():
+        assert torch.allclose(mine[name], grad, atol=1e-4 * max(1.0, float(grad.abs().max()))), name
+
+
+def test_packed_values_are_those_of_rows_by_themselves_in_every_family(family: LanguagePolicy) -> None:
+    rollout = family.encode(SAMPLES)
+    with torch.no_grad():
+        found, alone = family.evaluate(rollout)["logps"], separate(family, rollout)
+    assert torch.allclose(found, alone, atol=2e-5)
+    assert alone.std() > 0.5, "the model is too flat for a wrong position to show"
+
+
+def test_what_rows_share_is_read_once_in_every_family_that_can(family: LanguagePolicy) -> None:
+    rollout = family.encode(SAMPLES)
+    rows = [tuple(p + o) for p, o in zip(rollout.inputs["prompt_ids"], rollout.inputs["output_ids"], strict=True)]
+    family.evaluate(rollout)  # the probe is behind it
+    read = read_tokens(family, lambda: family.evaluate(rollout))
+    refused = family._core.config.model_type.removesuffix("_text") in REFUSED
+    prompt, turn = len(rollout.inputs["prompt_ids"][0]), len(beginning(rows[3], rows[4]))
+    assert turn - prompt >= 16, "the second turns share too little to show it"
+    everything = sum(map(len, rows))
+    least = everything - 4 * prompt - (turn - prompt) - len(rollout.inputs["output_ids"][5])
+    assert (read >= everything) if refused else (least <= read <= least + 2)
+
+
+def beginning(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    size = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return a[:size]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_gives_wrong_numbers_falls_back_and_says_so_once(
+    name: str, make: Callable[..., LanguagePolicy], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_KINDS", {})
+    policy = make(name)
+    before = policy._core.config._attn_implementation
+    rollout = policy.encode(SAMPLES[:2])
+    with caplog.at_level(logging.WARNING):
+        for view in ("live", "start", "live"):
+            policy.at(view).evaluate(rollout)
+    [said] = [r.getMessage() for r in caplog.records if "packed" in r.getMessage()]
+    assert type(policy._core).__name__ in said
+    assert policy._core.config._attn_implementation == before
+
+
+def test_gradients_are_those_of_ordinary_batches_in_every_family(family: LanguagePolicy) -> None:
+    rollout = family.encode(SAMPLES)
+    mine = gradients(family, rollout)
+    assert_close(mine, gradients(unpacked(family), rollout))
+    assert any(g.abs().max() > 1e-2 for g in mine.values())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_dpo_step_is_that_of_ordinary_batches(
+    name: str,
+    adapter: bool,
+    micro_batch: int | None,
+    checkpointing: bool,
+    make: Callable[..., LanguagePolicy],
+    lora: Callable[..., LanguagePolicy],
+) -> None:
+    """With and without LoRA, gradient checkpointing and accumulation."""
+
+    def run(policy: LanguagePolicy) -> tuple[dict[str, Tensor], dict[str, float]]:
+        with torch.no_grad():
+            for n, p in policy.module.named_parameters():
+                if "lora_B" in n:
+                    p.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+        learner = Learner(policy, lr=1e-2, micro_batch=micro_batch, gradient_checkpointing=checkpointing)
+        data = policy.encode([SAMPLES[i] for i in (0, 1, 3, 4)]).with_tensors(rank=torch.tensor([0, 1, 1, 0]))
+        data.group = torch.tensor([0, 0, 1, 1])
+        term = Term(attach_reference(data, policy.at("start")), dpo)
+        grads = learner.grads(term)
+        return grads, learner.step(term) | learner.step(term)
+
+    build = lora if adapter else make
+    mine, said = run(build(name))
+    theirs, says = run(unpacked(build(name)))
+    assert_close(mine, theirs)
+    assert said["loss"] == pytest.approx(says["loss"], abs=1e-4)
+
+
+def test_a_critic_shares_prompts_too(make: Callable[..., LanguagePolicy]) -> None:
+    policy = make("mistral", keep_start=False)
+    critic = Critic.from_policy(policy, seed=0)
+    rollout = policy.encode(SAMPLES)
+    with torch.no_grad():
+        found = critic.evaluate(rollout)["values"]
+        alone = torch.cat([critic.evaluate(rollout.select([i]))["values"] for i in range(len(rollout))])
+    assert torch.allclose(found, alone, atol=1e-5)
+    assert critic.module.config._attn_implementation == NAME  # type: ignore[union-attr]
+
+
+def test_a_small_budget_changes_no_value(make: Callable[..., LanguagePolicy]) -> None:
+    policy = make("llama", keep_start=False)
+    rollout = policy.encode(SAMPLES)
+    with torch.no_grad():
+        whole = policy.evaluate(rollout)["logps"]
+        policy.max_tokens = 40
+        assert torch.allclose(policy.evaluate(rollout)["logps"], whole, atol=1e-5)
+
+
+def test_what_is_saved_does_not_name_the_attention_function(make: Callable[..., LanguagePolicy], tmp_path: Any) -> None:
+    policy = make("llama", keep_start=False)
+    policy.evaluate(policy.encode(SAMPLES[:2]))
+    assert policy._core.config._attn_implementation == NAME
+    policy.save(tmp_path)
+    assert NAME not in (tmp_path / "config.json").read_text()
+    assert LanguagePolicy.load(tmp_path)._core.config._attn_implementation != NAME
+
+
+def test_the_model_generates_as_before(make: Callable[..., LanguagePolicy]) -> None:
+    """Transformers' own generation goes through the attention function too, without segments."""
+    policy = make("gemma2", keep_start=False)
+    ids = torch.tensor([policy.codec.prompt(PROMPT), policy.codec.prompt(PROMPT)])
+    mask = torch.ones_like(ids)
+    mask[1, :5] = 0
+    plain = {"max_new_tokens": 5, "do_sample": False, "attention_mask": mask}
+    before = policy._core.generate(ids, **plain)
+    policy.evaluate(policy.encode(SAMPLES[:2]))
+    assert torch.equal(policy._core.generate(ids, **plain), before)
