@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -68,9 +69,10 @@ def sharpened(policy: VisionLanguagePolicy) -> VisionLanguagePolicy:
     return policy
 
 
-@pytest.fixture(params=["llava", "qwen"])
+@pytest.fixture(params=["llava", "qwen", "gemma"])
 def policy(request: pytest.FixtureRequest) -> VisionLanguagePolicy:
-    return llava() if request.param == "llava" else qwen()
+    build: dict[str, Callable[[], VisionLanguagePolicy]] = {"llava": llava, "qwen": qwen, "gemma": gemma}
+    return build[request.param]()
 
 
 def asks(image: Any, text: str = "What is it?") -> list[dict[str, Any]]:
@@ -82,3 +84,47 @@ def asks(image: Any, text: str = "What is it?") -> list[dict[str, Any]]:
 
 def picture(seed: int, height: int = 16, width: int = 16) -> torch.Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def gemma() -> VisionLanguagePolicy:
+    """Gemma 3: the tokens of an image see each other, and every other layer has a window."""
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3ImageProcessorPil,
+        Gemma3Processor,
+    )
+
+    marks = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
+    tokenizer = train_tokenizer(["What is it? A cat. A dog."] * 9, 310, specials=marks)
+    ids = dict(zip(marks, tokenizer.convert_tokens_to_ids(marks), strict=True))
+    for name, mark in zip(("boi_token", "eoi_token", "image_token"), marks, strict=True):
+        setattr(tokenizer, name, mark)
+        setattr(tokenizer, f"{name}_id", ids[mark])
+    text = {
+        **TINY, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 96,
+        "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"],
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16,
+        "patch_size": 4, "vision_use_head": False,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            text_config=text,
+            vision_config=vision,
+            mm_tokens_per_image=4,
+            boi_token_index=ids["<start_of_image>"],
+            eoi_token_index=ids["<end_of_image>"],
+            image_token_index=ids["<image_soft_token>"],
+        )
+    )
+    with torch.no_grad():
+        model.model.multi_modal_projector.mm_input_projection_weight.normal_()  # zeros as it is made
+    images = Gemma3ImageProcessorPil(size={"height": 16, "width": 16})
+    template = QWEN_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>")
+    processor = Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=4)
+    return sharpened(VisionLanguagePolicy(model, processor))

@@ -66,6 +66,8 @@ def test_it_is_the_model_as_transformers_runs_it(policy: VisionLanguagePolicy) -
     media = {k: v for k, v in given.items() if k in ("pixel_values", "image_grid_thw")}
     kinds = (ids == policy.module.config.image_token_id).int()
     extra = {"mm_token_type_ids": kinds} if "image_grid_thw" in media else {}
+    if policy.module.config.model_type == "gemma3":
+        extra = {"token_type_ids": kinds}
     with torch.no_grad():
         own = policy.module(input_ids=ids, attention_mask=torch.ones_like(ids), **media, **extra).logits.log_softmax(-1)
     n = len(rollout.inputs["output_ids"][0])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rewardkit.policies.language.attention import NAME
 from rewardkit.policies.language.batch import Batch, Layout, Row, Side, by_length, pad
 from rewardkit.policies.language.segments import Segments
-from rewardkit.policies.language.tries import Trie, binned, tries
+from rewardkit.policies.language.tries import LEAST, Trie, binned, tries
 from rewardkit.policies.modes import evaluating
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ class Collator:
     Args:
         device: where they go. fill: the id that pads.
     """
+
+    least = LEAST
+    """Tokens that rows must have in common to share them."""
 
     def __init__(self, device: torch.device, fill: int = 0) -> None:
         self.device, self.fill = device, fill
@@ -54,7 +57,7 @@ class Collator:
 def layout(rows: Sequence[Row], collator: Collator, packs: bool, budget: int, side: Side = "right") -> Layout:
     """The rows in batches of about ``budget`` tokens."""
     if packs:
-        found = tries([r.prompt + r.output for r in rows], [collator.kind(r) for r in rows], budget)
+        found = tries([r.prompt + r.output for r in rows], [collator.kind(r) for r in rows], budget, collator.least)
         for group in binned(found, budget):
             yield [row for trie in group for row in trie.rows], collator.pack(rows, group)
         return

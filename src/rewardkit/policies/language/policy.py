@@ -349,7 +349,8 @@ class LanguagePolicy(LanguageViews, TextSteps):
         temperature = float(rollout.how.get("temperature", 1.0))
 
         def lay(rows: list[Row]) -> Layout:
-            packs = all(policy._packs(rows[0]) for policy in (self, *others))
+            example = next((r for r in rows if r.media), rows[0])
+            packs = all(policy._packs(example) for policy in (self, *others))
             return layout(rows, self._collator, packs, self.max_tokens, self.padding_side)
 
         def run(batch: Batch, rows: list[Row]) -> list[Tensor]:

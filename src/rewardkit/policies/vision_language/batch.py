@@ -23,6 +23,9 @@ class ImageCollator(Collator):
         core: a transformers model that reads them, by the names of its ``forward``. fill: the id that pads.
     """
 
+    least = 1
+    """An image is worth sharing, however few tokens it has."""
+
     def __init__(self, core: Any, fill: int = 0) -> None:
         super().__init__(next(core.parameters()).device, fill)
         self.core = core

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,7 +17,7 @@ NOT_MEDIA = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids
 
 
 class Seen(NamedTuple):
-    """An image as the processor reads it: the special tokens it becomes, as text, and its tensors by name."""
+    """An image as the processor reads it: the tokens it becomes, as text, and its tensors by name."""
 
     image: Any
     text: str
@@ -74,9 +73,10 @@ class ImageCodec(Codec):
                 return_tensors="pt",
                 add_special_tokens=False,
             )
-            tokens = self.tokenizer.convert_ids_to_tokens(read["input_ids"][0].tolist())
+            ids = read["input_ids"][0].tolist()
+            text = self.tokenizer.decode(ids, spaces_between_special_tokens=False, clean_up_tokenization_spaces=False)
             media = {k: v for k, v in read.items() if k not in NOT_MEDIA}
-            found = self._seen[id(image)] = Seen(image, "".join(tokens), media)
+            found = self._seen[id(image)] = Seen(image, text, media)
         return found
 
 
@@ -111,8 +111,9 @@ def _pixels(image: Any) -> Any:
     return image
 
 
-def media_tokens(processor: Any) -> Sequence[int]:
-    """Ids that stand for media and that no text may hold."""
-    names = ("image_token", "video_token")
+def media_tokens(processor: Any, config: Any) -> list[int]:
+    """Ids that stand for media and that no text may hold: the processor's placeholders, and what they become."""
     known = processor.tokenizer.get_vocab()
-    return [known[t] for t in (getattr(processor, name, None) for name in names) if t in known]
+    names = [getattr(processor, name, None) for name in ("image_token", "video_token")]
+    ids = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
+    return sorted({known[t] for t in names if t in known} | {i for i in ids if i is not None})

@@ -50,7 +50,8 @@ class VisionLanguagePolicy(LanguagePolicy):
                 "truncation='left' drops a prompt's beginning, where its images stand: use 'raise' or 'right'"
             )
         self.processor = processor
-        never_write(model.get_base_model() if is_peft(model) else model, media_tokens(processor))
+        core = model.get_base_model() if is_peft(model) else model
+        never_write(core, media_tokens(processor, core.config))
         super().__init__(model, processor.tokenizer, truncation=truncation, **options)
 
     def _codec(self, eos_ids: frozenset[int], context: int | None, truncation: Truncation) -> Codec:

@@ -46,7 +46,7 @@ def scores(module: Any, rows: Sequence[Row], budget: int, collator: Collator) ->
         packs = can_pack(core, partial(_whole_gap, core, score, collator))
     else:
         core, score = inner(module).base_model, partial(_of_causal, inner(module).base_model, head)
-        example = rows[0] if rows[0].media else None
+        example = next((r for r in rows if r.media), None)
         gap = partial(branches_gap, core, partial(_states, core), collator, example)
         packs = can_pack(core, gap, shown=example is not None)
     order: list[int] = []
