@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Two workers for two cores; one thread each, or the workers fight over the cores.
 WORKERS ?= 2
 
-.PHONY: venv demo test lint format clean
+.PHONY: venv demo test lint format bench clean
 
 venv: $(STAMP)
 
@@ -29,6 +29,10 @@ lint: venv
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests src/rewardkit
+
+# Speed and memory beside TRL's trainers, a quarter of an hour on two idle cores; keeps benchmarks/results/speed.json.
+bench: venv
+	$(BIN)/python -m benchmarks run
 
 format: venv
 	$(BIN)/ruff format src tests benchmarks

@@ -1,4 +1,7 @@
-"""``python -m benchmarks NAME``: measurements with both sides in one run; figures go to ``benchmarks/results``."""
+"""``python -m benchmarks NAME``: measurements with both sides in one run; figures go to ``benchmarks/results``.
+
+``run`` compares speed and memory with TRL's trainers; the others compare with other libraries, or prove a claim.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import importlib
 
 from benchmarks.kept import keep
+from benchmarks.speed import run as speed
 
 NAMES = ("control_ppo", "control_sac", "proofs")
 
@@ -17,7 +21,11 @@ def main() -> None:
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
     for name, module in modules.items():
         module.add_arguments(commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0]))
+    speed.add_arguments(commands.add_parser("run", help=(speed.__doc__ or "").splitlines()[0]))
     args = parser.parse_args()
+    if args.name == "run":
+        speed.run(args)
+        return
     for name, found in modules[args.name].run(args):
         print(keep(name, found), flush=True)
 

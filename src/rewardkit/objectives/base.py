@@ -190,11 +190,12 @@ def reduce_loss(value: Tensor, weights: Tensor, denominator: Tensor | float) -> 
         raise ValueError(
             f"an unreduced loss of shape {tuple(value.shape)} meets weights of shape {tuple(weights.shape)}"
         )
-    below = torch.as_tensor(denominator, dtype=value.dtype, device=value.device).clamp(
-        min=torch.finfo(value.dtype).tiny
-    )
+    # Half precision holds no denominator above 65,504, and its tiny fraction of one is 0.
+    kind = torch.promote_types(torch.promote_types(value.dtype, weights.dtype), torch.float32)
+    least = torch.finfo(kind).tiny
+    below = denominator.to(kind).clamp(min=least) if isinstance(denominator, Tensor) else max(denominator, least)
     # The weights are divided, not the sum: nothing more for the gradient to pass.
-    return (masked(value, weights) * (weights / below)).sum()
+    return (masked(value, weights) * (weights.to(kind) / below)).sum()
 
 
 def mean(

@@ -67,13 +67,20 @@ def _exact(x: Tensor) -> torch.dtype:
 
 
 class Count(NamedTuple):
-    """The weights of a term's elements in each part; over all ranks, what its loss is divided by, on the device and as
-    a number, and the sum of the weights."""
+    """The weights of a term's elements in each part, on the device; over all ranks, what its loss is divided by, and
+    the sum of the weights."""
 
     weights: list[Tensor]
-    denominator: Tensor
     trained: float
     mass: float
+
+
+class Part(NamedTuple):
+    """Rows that go through the model at once; ``seen``: their mask, group and rank, which Python reads without waiting
+    for the device."""
+
+    rows: Rollout
+    seen: Rollout
 
 
 @dataclass
@@ -119,10 +126,10 @@ class Accumulator:
                 totals.masses[name] = count.mass
                 empty[f"{name}/empty"] = float(count.mass == 0)
             if alone:
-                self._coupled(*stream[0], parts, counted[stream[0][0]].denominator, totals)
+                self._coupled(*stream[0], parts, counted[stream[0][0]].trained, totals)
             else:
                 for i, part in enumerate(parts):
-                    self._one(stream, part, {n: (c.weights[i], c.denominator) for n, c in counted.items()}, totals)
+                    self._one(stream, part, {n: (c.weights[i], c.trained) for n, c in counted.items()}, totals)
         return totals.means(self.ranks) | empty, trained
 
     def two_passes(self, term: Term) -> bool:
@@ -130,16 +137,18 @@ class Accumulator:
         divided = self.micro_batch is not None and len(term.data) > self.micro_batch
         return term.spec.scope == "batch" and (divided or self.ranks.count > 1)
 
-    def _count(self, term: Term, parts: Sequence[Rollout]) -> Count:
+    def _count(self, term: Term, parts: Sequence[Part]) -> Count:
         """The weights of a term, and what they come to over all parts and ranks."""
-        mask = term.data.mask
-        every, sums = [term.weights(part) for part in parts], [torch.zeros(2, dtype=_exact(mask), device=mask.device)]
+        device = term.data.mask.device
+        every, sums = [term.weights(part.seen) for part in parts], [torch.zeros(2, dtype=torch.float64)]
         for weights in every:
-            exact = weights.to(sums[0].dtype)
+            exact = weights.double()
             below = normaliser(exact, term.spec.per, term.reduce, length=term.length)
             sums.append(torch.stack([below, exact.sum()]))
-        total = self.ranks.sum(torch.stack(sums).sum(0))
-        return Count(every, total[0], *total.tolist())
+        total = torch.stack(sums).sum(0)
+        if self.ranks.count > 1:
+            total = self.ranks.sum(total.to(device, _exact(term.data.mask)))
+        return Count([w.to(device, non_blocking=True) for w in every], *total.tolist())
 
     def evaluate(self, view: str, part: Rollout, names: Sequence[Want]) -> dict[str, Tensor]:
         """The live tensors of a part, in single precision at least."""
@@ -155,15 +164,15 @@ class Accumulator:
     def _one(
         self,
         stream: Sequence[tuple[str, Term]],
-        part: Rollout,
-        counted: dict[str, tuple[Tensor, Tensor]],
+        part: Part,
+        counted: dict[str, tuple[Tensor, float]],
         totals: Totals,
     ) -> None:
         """Forward once, backward once, for all terms of a stream on one part."""
-        live = self.evaluate(stream[0][1].view, part, list(dict.fromkeys(w for _, t in stream for w in t.live)))
+        live = self.evaluate(stream[0][1].view, part.rows, list(dict.fromkeys(w for _, t in stream for w in t.live)))
         losses = []
         for name, term in stream:
-            loss = term.call(part, {k: live[k] for k in map(_key, term.live)})
+            loss = term.call(part.rows, {k: live[k] for k in map(_key, term.live)}, part.seen)
             reduced = reduce_loss(loss.value, *counted[name])
             _record(totals, name, loss, counted[name][0], reduced)
             losses.append(term.coef * reduced)
@@ -173,11 +182,11 @@ class Accumulator:
         if total.requires_grad:
             self.backward(total)
 
-    def _coupled(self, name: str, term: Term, parts: Sequence[Rollout], denominator: Tensor, totals: Totals) -> None:
+    def _coupled(self, name: str, term: Term, parts: Sequence[Part], denominator: float, totals: Totals) -> None:
         """A loss that couples the whole batch, on all parts and ranks, by two passes; see :meth:`two_passes`."""
         with torch.no_grad():
-            seen = [self.evaluate(term.view, part, term.live) for part in parts]
-        mine = [_bare(part, live) for part, live in zip(parts, seen, strict=True)]
+            before = [self.evaluate(term.view, part.rows, term.live) for part in parts]
+        mine = [_bare(part.rows, live) for part, live in zip(parts, before, strict=True)]
         shares = self.ranks.gather(Rollout.cat(mine).to("cpu")) if self.ranks.count > 1 else [Rollout.cat(mine)]
         whole = Rollout.cat(shares, regroup=True).to(term.data.mask.device)
         first = sum(len(s) for s in shares[: self.ranks.index])
@@ -192,13 +201,13 @@ class Accumulator:
         pulls = {k: g for k, g in zip(wanted, found, strict=True) if g is not None}
         row = first
         for part in parts:
-            live = self.evaluate(term.view, part, [w for w in term.live if _key(w) in pulls])
+            live = self.evaluate(term.view, part.rows, [w for w in term.live if _key(w) in pulls])
             products = []
             for k, g in pulls.items():
-                g_part = g[row : row + len(part)]
+                g_part = g[row : row + len(part.rows)]
                 g_part = g_part[:, : live[k].shape[1]] if live[k].ndim > 1 else g_part
                 products.append((g_part * torch.where(g_part != 0, live[k], torch.zeros_like(live[k]))).sum())
-            row += len(part)
+            row += len(part.rows)
             if products:
                 self.backward(torch.stack(products).sum())
 
@@ -213,7 +222,7 @@ def _record(totals: Totals, name: str, loss: Loss, weights: Tensor, reduced: Ten
     sums = [reduced.detach().to(exact.dtype)[None]]
     if loss.metrics:
         # All of them in one pass: with small models, many small sums would take longer than the step.
-        every = torch.stack([v.detach() for v in loss.metrics.values()]).to(exact.dtype)
+        every = torch.stack([v.detach().to(exact.dtype) for v in loss.metrics.values()])
         sums.append(masked(every, exact).flatten(1) @ exact.flatten())
     totals.add(name, ["loss", *loss.metrics], torch.cat(sums))
 
@@ -230,14 +239,35 @@ def _bare(part: Rollout, live: dict[str, Tensor]) -> Rollout:
     )
 
 
-def _parts(rollout: Rollout, scopes: Set[str], micro_batch: int | None) -> list[Rollout]:
-    """What goes through the model at once. Rows that train nothing are left out where no other row reads them."""
+def _parts(rollout: Rollout, scopes: Set[str], micro_batch: int | None) -> list[Part]:
+    """What goes through the model at once. Rows that train nothing are left out where no other row reads them; a group
+    is divided only where it is larger than a micro-batch and the loss does not read it whole."""
+    seen, near = _seen(rollout), rollout.mask.device.type == "cpu"
+    size = micro_batch or max(1, len(rollout))
     if scopes == {"sample"} and rollout.parent is None:
-        alive = (rollout.mask > 0).any(-1).nonzero()[:, 0]
-        size = micro_batch or max(1, len(alive))
+        alive = (seen.mask > 0).any(-1).nonzero()[:, 0]
         if len(alive) == len(rollout) <= size:
-            return [rollout]
-        return [rollout.select(rows) for rows in alive.split(size)] if len(alive) else []
-    if micro_batch is None or len(rollout) <= micro_batch:
+            return [Part(rollout, seen)]
+        living = seen if len(alive) == len(rollout) else seen.select(alive)
+        found = [p for whole in living.split(size) for p in _cut(whole, size)] if len(alive) else []
+    elif len(rollout) <= size:
+        return [Part(rollout, seen)]
+    else:
+        found = list(seen.split(size))
+    return [Part(part, part) if near else Part(rollout.select(part["row"]), part) for part in found]
+
+
+def _cut(rollout: Rollout, size: int) -> list[Rollout]:
+    if len(rollout) <= size:
         return [rollout]
-    return list(rollout.split(micro_batch))
+    return [rollout.select(rows) for rows in torch.arange(len(rollout)).split(size)]
+
+
+def _seen(rollout: Rollout) -> Rollout:
+    """What a step decides by, on the host: one copy, and none where it is there already."""
+    if rollout.mask.device.type == "cpu":
+        return rollout
+    small = {"rank": rollout["rank"]} if "rank" in rollout else {}
+    ties: dict[str, Any] = {"parent": rollout.parent, "start": rollout.start}
+    bare = Rollout(rollout.samples, rollout.mask, rollout.group, rollout.family, tensors=small, **ties).to("cpu")
+    return bare.with_tensors(row=torch.arange(len(rollout)))

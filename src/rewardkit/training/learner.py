@@ -305,7 +305,7 @@ class Learner:
         self.steps, self.skipped, self.empty = counters["steps"], counters["skipped"], counters["empty"]
         self._skipped_in_a_row, self.total_steps = counters["skipped_in_a_row"], counters["total_steps"]
         if hasattr(self.model, "encoded"):
-            self.model.encoded = counters.get("encoded", 0)
+            self.model.encoded = counters.get("encoded", self.model.encoded)
 
 
 def _trainable(module: nn.Module, pattern: str | None) -> dict[str, nn.Parameter]:

@@ -153,18 +153,21 @@ class Term:
     def _computed(self) -> frozenset[str]:
         return LIVE.union(f.__name__ for f in self.want) if self.want else LIVE
 
-    def call(self, part: Rollout, live: Mapping[str, Tensor]) -> Loss:
+    def call(self, part: Rollout, live: Mapping[str, Tensor], seen: Rollout | None = None) -> Loss:
         """The objective on ``part``: stored tensors, segments and derived names, and the live ones before all others.
 
         What is stored outside the mask and not finite is read as 0.
+
+        Args:
+            seen: the rows' mask, group and rank where they are read without waiting for the device; default ``part``.
         """
-        computed, reads = self._computed, self.reads
+        computed, reads, seen = self._computed, self.reads, part if seen is None else seen
         names: dict[str, Any] = {n: part[n] for n in part.names() & reads if n not in computed}
-        if bool((part.mask == 0).any()):
+        if bool((seen.mask == 0).any()):
             names = {n: _finite(x, part.mask) for n, x in names.items()}
         names |= {n: x for n, x in part.segments.items() if n not in computed}
         if "pairs" in reads:
-            names["pairs"] = pairs_of(part.group, part["rank"])
+            names["pairs"] = pairs_of(seen.group, seen["rank"]).to(part.mask.device, non_blocking=True)
         return call(self.objective, names | dict(live))
 
     def weights(self, part: Rollout) -> Tensor:
