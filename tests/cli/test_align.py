@@ -81,6 +81,36 @@ def test_sft_then_dpo_then_grpo_on_one_split(
     assert "kl was None and is 0.5" in capsys.readouterr().err
 
 
+def test_the_references_log_probs_lie_beside_the_data_unless_they_are_not_wanted(
+    data: str, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def args(name: str) -> list[str]:
+        return ["align", data, "--policy", trained, "--objective", "dpo", "--out", str(tmp_path / name), *SMALL]
+
+    kept = Path(f"{data}.reference.sqlite")
+    assert main([*args("off"), "--no-reference-store"]) == 0
+    assert "log-probs of the reference" not in capsys.readouterr().out
+    assert not kept.exists()
+    assert main(args("first")) == 0
+    assert f"{kept}: log-probs of the reference: 34 rows found, 40 computed" in capsys.readouterr().out
+    assert main([*args("second"), "--beta", "0.3"]) == 0
+    assert "74 rows found, 0 computed" in capsys.readouterr().out
+    kept.write_text("something else " * 100)
+    assert main(args("third")) == 2
+    assert f"{kept}: " in capsys.readouterr().err
+
+
+def test_a_turn_ahead_is_asked_for_where_the_method_allows_it(
+    data: str, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["align", data, "--policy", trained, "--reward", reward(tmp_path), "--steps", "3", "--samples", "2"]
+    args += ["--max-new-tokens", "4", "--ahead", "1", *SMALL]
+    assert main([*args, "--objective", "grpo", "--out", str(tmp_path / "grpo")]) == 0
+    assert json.loads((tmp_path / "grpo" / "summary.json").read_text())["options"]["ahead"] == 1
+    assert main([*args, "--objective", "rloo", "--out", str(tmp_path / "rloo")]) == 2
+    assert "reinforce has no importance ratio" in capsys.readouterr().err
+
+
 def test_another_split_than_the_policy_was_trained_on_is_refused(
     data: str, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,27 @@ def test_float32_is_close_to_its_float64_twin_over_long_rows() -> None:
     assert (wide - narrow).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (2, 1000), (1, 4097)])
+@pytest.mark.parametrize("gamma", [1.0, 0.999, 0.5, 0.0])
+def test_reward_to_go_equals_the_loop_at_any_length(shape, gamma) -> None:
+    """In float64 to rounding. Undiscounted, it is the sum from the end, bit by bit."""
+    g = torch.Generator().manual_seed(2)
+    rewards, mask = torch.randn(shape, generator=g, dtype=torch.float64), torch.ones(shape, dtype=torch.float64)
+    found = reward_to_go(rewards, mask, gamma=gamma)["returns"]
+    expected = _loop(rewards, torch.zeros_like(rewards), mask, torch.zeros(shape[0]), gamma, 1.0)
+    assert torch.allclose(found, expected, atol=1e-11, rtol=0)
+    single = reward_to_go(rewards.float(), mask.float(), gamma=gamma)["returns"]
+    assert (single - expected).abs().max() < 2e-6 * max(1.0, float(expected.abs().max()))
+    if gamma == 1:
+        assert torch.equal(found, rewards.flip(1).cumsum(1).flip(1))
+
+
+def test_a_gradient_goes_through_the_scan() -> None:
+    rewards = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
+    reward_to_go(rewards, torch.ones(1, 5), gamma=0.5)["returns"][0, 0].backward()
+    assert rewards.grad.tolist() == [[1.0, 0.5, 0.25, 0.125, 0.0625]]
+
+
 def test_observation_tokens_are_passed_over() -> None:
     """R55: the value 2 after the gap follows the value 1 before it; a zero in the gap would give -0.0025."""
     values = torch.tensor([[1.0, 123.0, 2.0]])

@@ -15,6 +15,7 @@ from rewardkit.policies.language import LanguagePolicy, train_tokenizer
 from rewardkit.training import align as module
 from rewardkit.training.align import Alignment, MeanLogProb, align, documents, imitated, whole_dialogue
 from rewardkit.training.items import SEEN, prompt_digests, seen_by
+from rewardkit.training.tracking import read_metrics
 from rewardkit.types import Judgement, Rollout, Sample
 
 SIZE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -155,8 +156,118 @@ def test_a_run_killed_before_it_is_published_resumes_to_the_same_summary(
         with pytest.raises(KilledError):
             align(judged(), policy(), tmp_path / "cut", options)
     again = align(judged(), policy(), tmp_path / "cut", options, resume=True)
-    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+    of_the_process = {"seconds": 0, "reference": {}}
+    assert {**again, **of_the_process} == {**whole, **of_the_process}
     assert (tmp_path / "cut/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+
+
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each forward pass of any policy's view ``start``."""
+    rows: list[int] = []
+    evaluate = LanguagePolicy.evaluate
+
+    def counting(self: LanguagePolicy, rollout: Rollout, want: Any = ("logps",)) -> Any:
+        if self.view == "start":
+            rows.append(len(rollout))
+        return evaluate(self, rollout, want)
+
+    monkeypatch.setattr(LanguagePolicy, "evaluate", counting)
+    return rows
+
+
+def curve(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+
+
+@pytest.mark.parametrize("objective", ["dpo", "ipo", "kto"])
+def test_the_reference_reads_fixed_data_once_in_all_epochs_and_runs(
+    objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, data = asked(monkeypatch), tmp_path / "pairs.jsonl"
+    data.write_text("")
+    options = Alignment(objective, epochs=2, lr=1e-2, batch=8)
+    first = align(judged(), policy(), tmp_path / "a", options, data=data)
+    # Two rows a comparison; KTO's rows of mismatched prompts are of the batch besides.
+    least = 2 * len(judged())
+    assert sum(rows) == least or (objective == "kto" and sum(rows) > least)
+    assert first["reference"]["computed"] == sum(rows)
+    assert first["reference"]["file"] == f"{data}.reference.sqlite"
+    rows.clear()
+    second = align(judged(), policy(), tmp_path / "b", replace(options, beta=0.3, lr=1e-3), data=data)
+    assert rows == []
+    assert second["reference"]["computed"] == 0
+    assert second["reference"]["found"] > 0
+    assert not list(tmp_path.glob("*-wal"))
+
+
+def test_the_curve_is_that_of_a_run_without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit by bit where the reference's batches are the same; read in another batch, to rounding."""
+    rows, options = asked(monkeypatch), Alignment("dpo", lr=1e-2, batch=8)
+    for name, store in (("with", True), ("without", False)):
+        found = align(judged(), policy(), tmp_path / name, options, data=tmp_path / "no.jsonl", store=store)
+        assert ("reference" in found) == store
+    assert curve(tmp_path / "with") == curve(tmp_path / "without")
+    rows.clear()
+    twice = replace(options, epochs=2)
+    for name, store in (("with 2", True), ("without 2", False)):
+        align(judged(), policy(), tmp_path / name, twice, store=store)
+    assert curve(tmp_path / "with 2") == pytest.approx(curve(tmp_path / "without 2"), abs=1e-5)
+
+
+def test_a_resumed_run_asks_the_reference_for_nothing_that_it_had_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a file of data the rows are kept with the checkpoints, and go with them."""
+
+    class KilledError(Exception):
+        pass
+
+    def killed(steps: Any, **_: Any) -> Any:
+        for step in steps:
+            yield step
+            if step.step == 6:
+                raise KilledError
+
+    options = Alignment("dpo", epochs=2, lr=1e-2, batch=8, checkpoint_every=4)
+    whole = align(judged(), policy(), tmp_path / "whole", options)
+    rows = asked(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "progress", killed)
+        with pytest.raises(KilledError):
+            align(judged(), policy(), tmp_path / "cut", options)
+    # All training rows by then, and none of those that are held out.
+    trained, rows[:] = sum(rows), []
+    assert trained == 2 * whole["train"]
+    align(judged(), policy(), tmp_path / "cut", options, resume=True)
+    assert sum(rows) == 2 * whole["held_out"]
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    assert not list((tmp_path / "cut").rglob("*.sqlite*"))
+
+
+def test_other_weights_read_nothing_of_what_the_first_ones_kept(tmp_path: Path) -> None:
+    data, options = tmp_path / "pairs.jsonl", Alignment("dpo", lr=1e-2, batch=8)
+    data.write_text("")
+    first = align(judged(), policy(), tmp_path / "a", options, data=data)
+    trained = LanguagePolicy.load(tmp_path / "a", truncation="left")
+    again = align(judged(), trained, tmp_path / "b", options, data=data)
+    assert again["reference"]["computed"] == first["reference"]["computed"] == 2 * len(judged())
+    plain = LanguagePolicy.load(tmp_path / "a", truncation="left")
+    align(judged(), plain, tmp_path / "c", options, store=False)
+    assert curve(tmp_path / "b") == curve(tmp_path / "c")
+
+
+def test_a_damaged_store_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("")
+    Path(f"{data}.reference.sqlite").write_text("prompt,chosen,rejected\n" * 100)
+    with pytest.raises(ValueError, match=r"pairs\.jsonl\.reference\.sqlite: .*remove it"):
+        align(judged(), policy(), tmp_path / "out", Alignment("dpo"), data=data)
+    align(judged(), policy(), tmp_path / "out", Alignment("simpo", epochs=0.1), data=data)
+
+
+def test_several_machines_share_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "reference" not in align(judged(), policy(), tmp_path, Alignment("dpo", epochs=0.1))
 
 
 def test_bad_options_say_what_there_is() -> None:

@@ -84,6 +84,15 @@ def test_loop_on_two_ranks_scores_the_gathered_batch_and_stays_in_step(both) -> 
     assert [s for s, _ in Checkpoints(folder / "checkpoints").all()] == [4, 5]
 
 
+def test_loop_a_turn_ahead_stays_in_step_on_two_ranks(both) -> None:
+    """The thread that scores says nothing to the other rank."""
+    _, ((outputs, weights), (others, theirs)) = both[0], (rank["ahead"] for rank in both[1])
+    assert outputs == others
+    assert [len(turn) for turn in outputs] == [32] * 5
+    assert torch.equal(weights, theirs)
+    assert bool(weights.any())
+
+
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
 def test_engines_that_own_the_gradients_are_refused(kind: str) -> None:
     """R70: they drop or average what is accumulated by hand."""

@@ -57,6 +57,20 @@ def main(folder: Path) -> None:
     )  # fmt: skip
     found["rows"] = [len(step.rollout) for step in run]
     found["end"] = policy.logits.detach().clone()
+    ahead = Learner(TablePolicy(["x", "y"], ["a", "b", "c"]), lr=0.1)
+    turns = online(
+        ahead,
+        PromptSet(["x", "y"]),
+        Centred(),
+        group_relative,
+        clipped,
+        reference="start",
+        n=8,
+        batch=4,
+        steps=5,
+        ahead=1,
+    )
+    found["ahead"] = [[s.output for s in turn.rollout.samples] for turn in turns], ahead.model.logits.detach().clone()
     torch.save(found, folder / f"rank-{learner.ranks.index}.pt")
 
 

@@ -29,8 +29,8 @@ the weights where that is best. rollouts.html shows the outputs of the turn that
 
 OFFLINE = ("sft", "dpo", "ipo", "simpo", "kto")
 ONLINE = ("grpo", "dr_grpo", "rloo", "ppo", "reinforce_pp")
-ONLINE_ONLY = ("reward", "metric", "steps", "samples", "max_new_tokens", "evaluate_every", "kl")
-OFFLINE_ONLY = ("epochs", "beta", "train_on")
+ONLINE_ONLY = ("reward", "metric", "steps", "samples", "max_new_tokens", "evaluate_every", "kl", "ahead")
+OFFLINE_ONLY = ("epochs", "beta", "train_on", "reference_store")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", help="online: a reward to measure by, on held-out prompts; the best is published")
     parser.add_argument("--evaluate-every", type=int, help="online: turns between evaluations; default: a tenth of all")
     parser.add_argument("--kl", type=float, help="online: coefficient of the KL in the loss; default: the method's own")
+    parser.add_argument(
+        "--ahead", type=int, choices=(0, 1), help="online: 1 samples the next turn's batch while this one's is scored"
+    )
     parser.add_argument("--checkpoint-every", type=int, default=100, help="updates between two checkpoints")
+    parser.add_argument(
+        "--reference-store",
+        action=argparse.BooleanOptionalAction,
+        help="keep the reference's log-probs beside the data, in DATA.reference.sqlite, for later runs; default: yes",
+    )
     parser.add_argument("--device", help="cpu, cuda ...; default: cuda where there is one")
     parser.add_argument("--limit", type=int, help="read at most so many rows")
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what a bad row does")
@@ -98,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         summary = align_online(items, _policy(args, []), reward, args.out, options, metric=metric, **run_of)
     else:
         texts = documents(parts_of_data(items, options)["train"]) if _scratch(args) else []
+        run_of |= {"data": args.data, "store": args.reference_store is not False}
         summary = align(items, _policy(args, texts), args.out, options, **run_of)
     say(_said(summary, args))
     return 0
@@ -200,4 +209,6 @@ def _said(summary: dict[str, Any], args: argparse.Namespace) -> str:
             f"{summary['accuracy_high']:.3f}], 'the {summary['length_rule']} one wins' {summary['length_only']:.3f}, "
             f"on training pairs {summary['train_accuracy']:.3f}"
         )
+    if reference := summary.get("reference"):
+        figures += "\n{file}: log-probs of the reference: {found} rows found, {computed} computed".format(**reference)
     return f"{sides}\n{figures}\n{args.out}: {summary['steps']} updates, {summary['seconds']:.0f} s"

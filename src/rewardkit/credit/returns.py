@@ -12,12 +12,15 @@ def _scan(x: Tensor, factor: float) -> Tensor:
     """``y[t] = x[t] + factor * y[t + 1]`` along axis 1, in ``log2 T`` steps.
 
     Doubling: after step ``k``, ``y[t]`` holds the terms ``t .. t + 2**k - 1``. Nothing is divided by a power of
-    ``factor``, so a long ``T`` cannot overflow.
+    ``factor``, so a long ``T`` cannot overflow. Without a discount it is a sum, which torch adds up in one pass.
     """
+    if factor == 1:
+        return x.flip(1).cumsum(1).flip(1)
     y, shift = x, 1
     while shift < x.shape[1]:
-        ahead = torch.cat([y[:, shift:], y.new_zeros(len(y), shift)], 1)
-        y, factor, shift = y + factor * ahead, factor * factor, shift * 2
+        ahead, y = y, y.clone()
+        y[:, :-shift].add_(ahead[:, shift:], alpha=factor)
+        factor, shift = factor * factor, shift * 2
     return y
 
 

@@ -44,6 +44,8 @@ class Reinforcement:
         micro_batch: rows a forward pass.
         evaluate_every: turns between two evaluations on held-out prompts; ``None``: a tenth of ``steps``.
         checkpoint_every: turns between two checkpoints, where no metric picks the best of them.
+        ahead: 1 samples the next turn's batch while the reward is computed, see
+            :func:`rewardkit.loops.online.online`.
     """
 
     objective: str = "grpo"
@@ -58,6 +60,7 @@ class Reinforcement:
     micro_batch: int = 16
     evaluate_every: int | None = None
     checkpoint_every: int = 100
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         if self.objective not in METHODS:
@@ -144,6 +147,7 @@ def align_online(
             held_out=held_out,
             held_out_every=every,
             seed=options.seed,
+            ahead=options.ahead,
             checkpoint=checkpoints,
             tracker=tracker,
         )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from rewardkit.credit.base import Rule, chain, drop_cut, with_state
-from rewardkit.loops.ranks import Shared
 from rewardkit.loops.turn import Reference, Rows, Turn
 from rewardkit.measures.kl import Estimator
 from rewardkit.objectives.base import Loss, Reduce
@@ -76,6 +75,7 @@ def online(
     held_out: HeldOut | None = None,
     held_out_every: int = 10,
     seed: int = 0,
+    ahead: int = 0,
     checkpoint: Checkpoints | None = None,
     tracker: Tracker | None = None,
 ) -> Iterator[Step]:
@@ -118,6 +118,12 @@ def online(
         held_out, held_out_every: metrics of the policy that are no reward, and turns between two measurements. They are
             taken as well before the first turn, after the last one, and at each checkpoint where those are ranked.
         seed: of sampling and of the order of minibatches; a turn's draws depend on it and on the turn alone.
+        ahead: 1 samples the next turn's batch while a thread scores this one's, for rewards that take long. Such a
+            batch is of the weights before the last update (and before the for-body), so it wants an objective with an
+            importance ratio, one that reads ``old_logps``; reward and divergence in its row are of the weights that
+            sampled, as ever. Prompts are drawn before they are told of the turn before. The reward may use models of
+            its own, and frozen copies, but not the policy that samples. No batch crosses a checkpoint: the turn after
+            one samples anew, so a killed run goes on to the same curve.
         checkpoint, tracker: where the run is kept, and where its metrics go. The row of step 0 holds the first held-out
             metrics.
 
@@ -144,7 +150,6 @@ def online(
         credit=chain(drop_cut, credit) if mask_cut else credit,
         objective=objective,
         reference=reference,
-        shared=Shared(learner.ranks),
         n=n,
         batch=batch,
         inner=inner,
@@ -161,6 +166,7 @@ def online(
         sampling=sampling,
         max_errors=max_errors,
         seed=seed,
+        ahead=ahead,
     )
     turn.check()
     check_best(checkpoint, held_out)
@@ -170,7 +176,8 @@ def online(
     parts |= {"critic": critic} if critic not in (None, learner) else {}
     parts |= {k: v for k, v in {"reward": turn.reward, "env": env}.items() if hasattr(v, "state_dict")}
     parts |= with_state(credit)
-    settings = {"seed": seed, "n": n, "batch": batch, "inner": inner, "minibatch": minibatch}
+    settings: dict[str, Any] = {"seed": seed, "n": n, "batch": batch, "inner": inner, "minibatch": minibatch}
+    settings |= {"ahead": ahead} | ({"checkpoint_every": checkpoint.every} if ahead and checkpoint else {})
     done = 0
     if checkpoint is not None:
         done = int(checkpoint.resume_or_start(parts, settings=settings)["step"])
@@ -183,9 +190,10 @@ def online(
             tracker.log(0, {f"held_out/{k}": v for k, v in first.items()})
     while steps is None or done < steps:
         done += 1
-        rollout, scores, metrics = turn.run(done)
         last = done == steps
         into = checkpoint if checkpoint is not None and checkpoint.due(done, last) else None
+        # What was sampled by weights that are gone would have no place in a checkpoint.
+        rollout, scores, metrics = turn.run(done, further=bool(ahead) and not last and into is None)
         ranked = into is not None and into.best_metric is not None
         found = None
         if held_out and (last or ranked or done % held_out_every == 0):

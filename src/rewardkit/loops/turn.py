@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from rewardkit.credit.base import Rule, apply, tensors_needed
+from rewardkit.loops.ahead import check_ahead
 from rewardkit.loops.ranks import Shared
 from rewardkit.loops.signal import Watch, check_errors, divergence, rewards
 from rewardkit.measures.kl import Estimator
@@ -32,6 +34,15 @@ Rows = Literal["outputs", "steps"]
 """What an update counts and shuffles."""
 
 
+class Batch(NamedTuple):
+    """A turn's outputs before they are scored: this rank's, with all that they need, and everybody's, gathered by
+    ``shared``."""
+
+    rollout: Rollout
+    whole: Rollout
+    shared: Shared
+
+
 @dataclass(kw_only=True)
 class Turn:
     """One turn of the loop, given its parts."""
@@ -42,7 +53,6 @@ class Turn:
     credit: Rule
     objective: Callable[..., Loss]
     reference: Reference
-    shared: Shared
     n: int
     batch: int
     inner: int
@@ -59,10 +69,12 @@ class Turn:
     sampling: Any
     max_errors: float
     seed: int
+    ahead: int = 0
 
     def check(self) -> None:
         """Settings that contradict each other are named before anything is sampled."""
         self.watch, self.compared = Watch(), False
+        self.waiting: Batch | None = None
         ranks = self.learner.ranks.count
         for one in filter(None, (self.learner, self.critic)):
             if one.unplanned:
@@ -79,25 +91,45 @@ class Turn:
         if "values" in asked and self.critic is None:
             raise ValueError("this credit rule reads values: pass critic=Learner(a model that gives values)")
 
-    def run(self, step: int) -> tuple[Rollout, Scores, dict[str, float]]:
-        rollout = self.sample(step)
-        self.compare(rollout)
-        rollout = self.attach(rollout)
-        whole = in_families(self.shared.gathered(rollout))
-        scores = self.shared.on_main(lambda: self.reward(whole, {"step": step, "seed": self.seed}))
+        if self.ahead:
+            models = [self.learner.model, None if self.critic is None else self.critic.model]
+            check_ahead(self.ahead, self.objective, self.reference, self.reward, [*models, self.env, self.prompts])
+
+    def run(self, step: int, *, further: bool = False) -> tuple[Rollout, Scores, dict[str, float]]:
+        """The turn. ``further``: sample the next one's batch while this one's is scored."""
+        rollout, whole, shared = self.waiting or self.prepared(step)
+        self.waiting = None
+
+        def score() -> Scores:
+            return self.reward(whole, {"step": step, "seed": self.seed})
+
+        if further:
+            with ThreadPoolExecutor(1, "reward") as thread:
+                # What ranks tell each other they tell here, in one order: the thread scores and nothing else.
+                scoring = thread.submit(score) if shared.ranks.main else None
+                self.waiting = self.prepared(step + 1)
+                scores = shared.on_main(score if scoring is None else scoring.result)
+        else:
+            scores = shared.on_main(score)
         check_errors(scores, self.max_errors)
         metrics = divergence(whole) | rewards(whole, scores)
         credited = apply(self.credit, whole, scores)
         moved = self.moved()
-        metrics |= self.update(self.shared.own(credited, len(rollout)), step)
+        metrics |= self.update(shared.own(credited, len(rollout)), step)
         self.prompts.feedback(whole, scores)
         if hasattr(self.reward, "update"):
             self.reward.update(whole, scores, step=step)
         return credited, scores, metrics | self.watch.look(step, metrics, credited, moved)
 
-    def sample(self, step: int) -> Rollout:
+    def prepared(self, step: int) -> Batch:
+        """The turn's outputs by the present weights, ready to be scored and trained on."""
+        shared = Shared(self.learner.ranks)
+        rollout = self.attach(self.compare(self.sample(step, shared)))
+        return Batch(rollout, in_families(shared.gathered(rollout)), shared)
+
+    def sample(self, step: int, shared: Shared) -> Rollout:
         """This rank's share of the turn's prompts, answered."""
-        drawn = self.shared.share(self.prompts.draw(self.batch))
+        drawn = shared.share(self.prompts.draw(self.batch))
         self.learner.module.eval()
         policy: Any = self.learner.model
         seed = (self.seed * 1_000_003 + step) * 4099 + self.learner.ranks.index
@@ -107,14 +139,17 @@ class Turn:
             rollout = self.learner.attach(rollout, policy, "old_logps")
         return rollout
 
-    def compare(self, rollout: Rollout) -> None:
+    def compare(self, rollout: Rollout) -> Rollout:
         """Once: the sampler's log-probs are the learner's, or every ratio is wrong.
+
+        Returns:
+            the rollout, that once with the learner's, ``own_logps``.
 
         Raises:
             ValueError: if they differ by more than 0.1 nats on average.
         """
         if self.compared:
-            return
+            return rollout
         self.compared = True
         own = self.learner.attach(rollout, self.learner.model, "own_logps")
         gap = (own["own_logps"] - rollout["old_logps"])[rollout.mask > 0].abs()
@@ -124,6 +159,7 @@ class Turn:
             raise ValueError(f"{said}: temperature, template or weights are not the same")
         if mean > 0.01:
             log.warning("%s", said)
+        return own
 
     def attach(self, rollout: Rollout) -> Rollout:
         """Log-probs of the first policy and of the reference, and values, all as a step computes them."""
@@ -139,6 +175,8 @@ class Turn:
             rollout = rollout.with_tensors(ref_logps=rollout["old_logps"])
         elif self.reference is not None:
             rollout = self.learner.attach(rollout, self.reference)
+        # It has served where the same weights were asked for under another name.
+        rollout = replace(rollout, tensors={k: v for k, v in rollout.tensors.items() if k != "own_logps"})
         if self.critic is not None:
             self.critic.module.eval()
             with torch.no_grad():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
+import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,12 +37,17 @@ from rewardkit.training.folder import CHECKPOINTS, publish, run_in, updates_left
 from rewardkit.training.items import check_unseen, counted, data_digest, prompt_digests
 from rewardkit.training.learner import Learner
 from rewardkit.training.progress import progress
-from rewardkit.training.reference import attach_reference
+from rewardkit.training.ranks import Ranks
+from rewardkit.training.reference import Remembered, attach_reference
+from rewardkit.training.reference_store import ReferenceStore, store_file
 from rewardkit.types import Judgement, Rollout, Sample, Scores
+
+log = logging.getLogger(__name__)
 
 PREFERENCES: dict[str, Callable[..., Loss]] = {"dpo": dpo, "ipo": ipo, "simpo": simpo, "kto": kto}
 AVERAGED = ("ipo", "simpo")
 """Objectives whose implicit reward is a mean over the tokens of the completion, not a sum."""
+REFERENCE_FREE = ("sft", "simpo")
 
 SMALL = 50_000_000
 """Weights below which a model needs, and stands, larger steps."""
@@ -137,6 +145,8 @@ def align(
     about: Mapping[str, Any] | None = None,
     also: Sequence[str] = (),
     resume: bool = False,
+    data: str | Path | None = None,
+    store: bool = True,
 ) -> dict[str, Any]:
     """Train a policy on the training prompts' items and say how it does on the held-out ones.
 
@@ -152,42 +162,55 @@ def align(
         seen: digests of the prompts that the policy was trained on before
             (:func:`rewardkit.training.items.seen_by`).
         out, about, also, resume: as in :func:`rewardkit.training.fit_reward.fit_reward`.
+        data: the file or folder that the items were read from. The log-probs of the reference are kept beside it, in
+            ``DATA.reference.sqlite``, for every later run; without a local file, or where it cannot be written, with
+            the checkpoints, until the run is complete. They are those of the weights, whatever else the run is of.
+        store: or compute them at every use. Stored and computed anew they differ by rounding, as a row's neighbours
+            in the forward pass may have been others.
 
     Returns:
         The summary. For ``sft``: negative log-likelihood a token. For preferences: held-out accuracy of the implicit
-        reward with its interval, the length rule's, and the accuracy on training pairs, which shows the over-fit.
+        reward with its interval, the length rule's, and the accuracy on training pairs, which shows the over-fit;
+        ``reference``, how many rows' log-probs this process found and how many it computed.
 
     Raises:
         ValueError: if a held-out prompt is among ``seen``, for a folder with another run, or other options, data or
-            ``about`` than the resumed run had.
+            ``about`` than the resumed run had; for a store that is damaged or something else.
         ImportError: for a service of ``also`` that is not installed.
     """
-    began, out = time.monotonic(), Path(out)
+    began, out, imitates = time.monotonic(), Path(out), options.objective == "sft"
     lr = default_lr(policy, options.objective) if options.lr is None else options.lr
     settings = {**asdict(options), "rows": len(items), "data_digest": data_digest(items), **(about or {})}
     parts = parts_of_data(items, options)
     check_unseen(seen, parts["held_out"], policy.name)
     learner = Learner(policy, lr=lr, schedule="linear", warmup=0.1, micro_batch=options.micro_batch)
     imitates = options.objective == "sft"
-    data = _imitation(parts["train"], policy, options) if imitates else _preferences(parts["train"], policy, options)
-    with run_in(out, settings, ranks=learner.ranks, also=also, resume=resume) as tracker:
+    with (
+        run_in(out, settings, ranks=learner.ranks, also=also, resume=resume) as tracker,
+        _opened(store, data, out, options, learner.ranks) as known,
+    ):
+        train = parts["train"]
+        fixed = _imitation(train, policy, options) if imitates else _preferences(train, policy, options, known)
         checkpoints = Checkpoints(out / CHECKPOINTS, every=options.checkpoint_every)
         steps = fit(
             learner,
-            **data,
+            **fixed,
             epochs=options.epochs,
             batch=options.batch,
             seed=options.seed,
             checkpoint=checkpoints,
             tracker=tracker,
         )
-        total = updates_left(options.epochs * math.ceil(len(data["data"]) / options.batch), checkpoints)
+        total = updates_left(options.epochs * math.ceil(len(fixed["data"]) / options.batch), checkpoints)
         for _ in progress(steps, total=total, label=options.objective, show=lambda s: {"loss": s.metrics["loss"]}):
             pass
-        found = _likelihoods(parts, policy, options) if imitates else _implicit(parts, policy, options)
+        found = _likelihoods(parts, policy, options) if imitates else _implicit(parts, policy, options, known)
         if tracker is not None:
             numbers = {f"held_out/{k}": v for k, v in found.items() if isinstance(v, (int, float))}
             tracker.conclude(learner.steps, numbers)
+    if known is not None:
+        log.info("%s: %d rows found, %d computed", known.path, known.found, known.computed)
+        found["reference"] = {"file": str(known.path), "found": known.found, "computed": known.computed}
     summary = {
         **found,
         "train": len(parts["train"]),
@@ -201,6 +224,20 @@ def align(
     trained_on = prompt_digests(parts["train"]) | set(seen)
     publish(out, policy.save, "summary.json", summary, ranks=learner.ranks, trained_on=trained_on)
     return summary
+
+
+@contextmanager
+def _opened(
+    store: bool, data: str | Path | None, out: Path, options: Alignment, ranks: Ranks
+) -> Iterator[ReferenceStore | None]:
+    """The store of reference log-probs, where the objective has a reference and one machine runs all ranks."""
+    # Its processes share memory: a file on a network's disk is not for several machines.
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.count)) == ranks.count
+    if not (store and here) or options.objective in REFERENCE_FREE:
+        yield None
+        return
+    with ReferenceStore(store_file(data, out / CHECKPOINTS)) as known:
+        yield known
 
 
 def _imitation(items: Sequence[Any], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
@@ -220,7 +257,9 @@ def _beta(options: Alignment) -> float:
     return float(inspect.signature(PREFERENCES[options.objective]).parameters["beta"].default)
 
 
-def _preferences(items: Sequence[Any], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
+def _preferences(
+    items: Sequence[Any], policy: LanguagePolicy, options: Alignment, store: ReferenceStore | None
+) -> dict[str, Any]:
     labelled = options.objective == "kto"
     weights = {"weight": Column("weight", of="better")}
     if labelled:
@@ -232,9 +271,9 @@ def _preferences(items: Sequence[Any], policy: LanguagePolicy, options: Alignmen
     def encode(chunk: list[Judgement]) -> Rollout:
         rows = labelled_rows(chunk) if labelled else comparison_rows(chunk)
         rollout = attach(policy.encode(rows.samples), rows)
-        if options.objective == "simpo":
+        if options.objective in REFERENCE_FREE:
             return rollout
-        return attach_reference(rollout, reference, micro_batch=options.micro_batch)
+        return attach_reference(rollout, reference, micro_batch=options.micro_batch, store=store)
 
     return {"data": units, "encode": encode, "objective": objective}
 
@@ -273,13 +312,16 @@ class MeanLogProb(RewardBase):
         return Scores(self.beta * masked_mean(logps_BT, own.mask))
 
 
-def _implicit(parts: Mapping[str, list[Any]], policy: LanguagePolicy, options: Alignment) -> dict[str, Any]:
+def _implicit(
+    parts: Mapping[str, list[Any]], policy: LanguagePolicy, options: Alignment, store: ReferenceStore | None
+) -> dict[str, Any]:
     """Accuracy of the implicit reward on held-out and on training pairs."""
     reward: RewardBase
+    reference: Any = policy.at("start") if store is None else Remembered(policy.at("start"), store)
     if options.objective in AVERAGED:
-        reward = MeanLogProb(policy, _beta(options), None if options.objective == "simpo" else policy.at("start"))
+        reward = MeanLogProb(policy, _beta(options), None if options.objective in REFERENCE_FREE else reference)
     else:
-        reward = ImplicitReward(policy, policy.at("start"), beta=_beta(options))
+        reward = ImplicitReward(policy, reference, beta=_beta(options))
     pairs = {name: [j for j in part if len(j.items) > 1] for name, part in parts.items()}
     if not pairs["held_out"]:
         return {"accuracy": None}

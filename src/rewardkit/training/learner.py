@@ -18,6 +18,7 @@ from rewardkit.policies.weights import same_names, tensors_of
 from rewardkit.protocols import Model
 from rewardkit.registry import entry
 from rewardkit.training.accumulate import Accumulator
+from rewardkit.training.memory import keep_memory
 from rewardkit.training.modes import PRECISIONS, Precision, enable_checkpointing, training_mode
 from rewardkit.training.optim import MakeOptimizer, Schedule, make_optimizer, schedule_factor
 from rewardkit.training.ranks import Ranks
@@ -113,6 +114,8 @@ class Learner:
         self.params = _trainable(self.module, trainable)
         self._every, self._mine = list(self.module.parameters()), {id(p) for p in self.params.values()}
         self.device = next(iter(self.params.values())).device
+        if self.device.type == "cpu":
+            keep_memory()
         self.optimizer = make_optimizer(self.params, optimizer, lr, weight_decay)
         self._base_lr = [float(g["lr"]) for g in self.optimizer.param_groups]
         self._fresh = copy.deepcopy(self.optimizer.state_dict())

@@ -2,7 +2,8 @@
 
 The forward pass is handed :class:`rewardkit.policies.language.segments.Segments` under the name ``segments``, which
 transformers passes down to the attention function beside the layer's window, soft cap and sinks. Without it the
-function attends as ``sdpa`` does, or by plain arithmetic where ``sdpa`` cannot (soft cap, sinks).
+function attends as ``sdpa`` does, or by plain arithmetic where ``sdpa`` cannot (soft cap, sinks). While sampling,
+``keep`` is filled with every layer's keys and values of a packed row, and ``decode`` holds them for one token a row.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rewardkit.policies.language.decode_cache import DecodeCache
 from rewardkit.policies.language.segments import Call, Segments
 
 NAME = "rewardkit_segments"
@@ -110,9 +112,16 @@ def segment_attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     segments: Segments | None = None,
+    keep: dict[nn.Module, tuple[Tensor, Tensor]] | None = None,
+    decode: DecodeCache | None = None,
     **given: Any,
 ) -> tuple[Tensor, None]:
     """The attention function: see the module. ``query`` ``[1, H, L, D]`` for a packed row; gives ``[1, L, H, D]``."""
+    if decode is not None:
+        how = {"window": sliding_window, "scale": scaling, "softcap": softcap, "sinks": s_aux}
+        return decode.attend(module, query, key, value, **how), None
+    if keep is not None:
+        keep[module] = key, value
     cap: dict[str, Any] = {"scale": scaling, "dropout": dropout, "softcap": softcap, "sinks": s_aux}
     if segments is None:
         if softcap is None and s_aux is None:

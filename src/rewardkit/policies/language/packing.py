@@ -24,6 +24,9 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torc
 """How far packed log-probs may be from separate ones; in half precision on average, where rounding differs by as much
 between any two ways to compute them."""
 
+CACHED = 1024
+"""Tokens of a packed row on a CPU: what a layer computes of so many is still in the cache when the next one reads it."""
+
 Read = Callable[[Batch, Tensor], Tensor]
 """What a model says at some places of a batch laid flat: ``[N, ...]``."""
 
@@ -58,7 +61,7 @@ def layout(rows: Sequence[Row], collator: Collator, packs: bool, budget: int, si
     """The rows in batches of about ``budget`` tokens."""
     if packs:
         found = tries([r.prompt + r.output for r in rows], [collator.kind(r) for r in rows], budget, collator.least)
-        for group in binned(found, budget):
+        for group in binned(found, min(budget, CACHED) if collator.device.type == "cpu" else budget):
             yield [row for trie in group for row in trie.rows], collator.pack(rows, group)
         return
     for chosen in by_length([len(r.prompt) + len(r.output) for r in rows], budget):

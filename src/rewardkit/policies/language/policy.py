@@ -27,6 +27,8 @@ from rewardkit.policies.language.batch import (
     without_cache,
 )
 from rewardkit.policies.language.codec import Codec, Truncation, end_ids
+from rewardkit.policies.language.decode_packed import PackedDecoder
+from rewardkit.policies.language.decode_padded import PaddedDecoder
 from rewardkit.policies.language.generate import Completion, generate, row_seed
 from rewardkit.policies.language.modes import plain
 from rewardkit.policies.language.packing import Collator, branches_gap, can_pack, layout
@@ -308,29 +310,23 @@ class LanguagePolicy(LanguageViews, TextSteps):
     def _complete(
         self, prompts: list[list[int]], n: int, sampling: Sampling, seeds: list[int], media: Mapping[str, Any]
     ) -> list[Completion]:
-        """``n`` completions a prompt, in batches of prompts of similar length; ``media`` as :meth:`_media` gives it."""
+        """``n`` completions a prompt; ``media`` as :meth:`_media` gives it."""
         shown = media.get("media", [NOTHING] * len(prompts))
         context = self.codec.max_length
-        limits = [min(sampling.max_new_tokens, (context or 2**62) - len(p)) for p in prompts]
-        found: list[Completion] = [Completion()] * (len(prompts) * n)
-        sizes = [len(p) + m for p, m in zip(prompts, limits, strict=True)]
+        rows = [Row(p, [], m) for p, m in zip(prompts, shown, strict=True)]
+        packs = self._packs(next((r for r in rows if r.media), rows[0]))
         with self._weights(), evaluating(self.module):
-            for batch in by_length(sizes, max(1, self.max_tokens // n)):
-                rows = [i * n + k for i in batch for k in range(n)]
-                completions = generate(
-                    self._core,
-                    [prompts[i] for i in batch],
-                    n,
-                    sampling,
-                    seeds=[seeds[row] for row in rows],
-                    eos_ids=self.codec.eos_ids,
-                    limits=[limits[row // n] for row in rows],
-                    decode=self.codec.text,
-                    batch=self._collator.pad([Row(prompts[i], [], shown[i]) for i in batch], "left"),
-                )
-                for row, c in zip(rows, completions, strict=True):
-                    found[row] = c
-        return found
+            return generate(
+                (PackedDecoder if packs else PaddedDecoder)(self._core, self._collator),
+                rows,
+                n,
+                sampling,
+                seeds=seeds,
+                limits=[min(sampling.max_new_tokens, (context or 2**62) - len(p)) for p in prompts],
+                eos_ids=self.codec.eos_ids,
+                decode=self.codec.text,
+                budget=self.max_tokens,
+            )
 
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
         """``logps`` and ``entropy`` (nats), float32 ``[B, T]``, at the temperature the rollout was sampled with.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,28 +64,61 @@ class Sampling:
         if any(not s for s in self.stop):
             raise ValueError("Sampling.stop holds an empty string, which every completion contains")
 
+    @property
+    def truncates(self) -> bool:
+        """Whether ``top_k``, ``top_p`` or ``min_p`` may leave a token out."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
-def truncate(logps_BV: Tensor, sampling: Sampling) -> Tensor:
-    """Log-probs with what ``top_k``, ``top_p`` and ``min_p`` leave out at minus infinity, in that order.
+
+def truncate(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+    """Logits with what ``top_k``, ``top_p`` and ``min_p`` leave out at minus infinity, in that order.
 
     Each filter sees the renormalised result of the one before. The most likely token always stays.
 
     Args:
-        logps_BV: float ``[B, V]``, normalised. Returns ``[B, V]``, not renormalised.
+        logits_BV: float ``[B, V]``, normalised or not. Returns ``[B, V]``, not renormalised.
     """
     floor = -torch.inf
-    if 0 < sampling.top_k < logps_BV.shape[-1]:
-        least_B1 = logps_BV.topk(sampling.top_k).values[:, -1:]
-        logps_BV = logps_BV.masked_fill(logps_BV < least_B1, floor)
+    if 0 < sampling.top_k < logits_BV.shape[-1]:
+        least_B1 = logits_BV.topk(sampling.top_k).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, floor)
     if sampling.top_p < 1:
-        sorted_BV, order_BV = logps_BV.softmax(-1).sort(-1, descending=True)
+        sorted_BV, order_BV = logits_BV.softmax(-1).sort(-1, descending=True)
         before_BV = sorted_BV.cumsum(-1) - sorted_BV
         drop_BV = torch.zeros_like(before_BV, dtype=torch.bool).scatter(-1, order_BV, before_BV >= sampling.top_p)
-        logps_BV = logps_BV.masked_fill(drop_BV, floor)
+        logits_BV = logits_BV.masked_fill(drop_BV, floor)
     if sampling.min_p > 0:
-        top_B1 = logps_BV.max(-1, keepdim=True).values
-        logps_BV = logps_BV.masked_fill(logps_BV < top_B1 + torch.tensor(sampling.min_p).log(), floor)
-    return logps_BV
+        top_B1 = logits_BV.max(-1, keepdim=True).values
+        logits_BV = logits_BV.masked_fill(logits_BV < top_B1 + torch.tensor(sampling.min_p).log(), floor)
+    return logits_BV
+
+
+def pick(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """:func:`draw` without its check: a row whose logits are not finite has a log-prob that is not."""
+    logits_BV = logits_BV.float() if sampling.temperature == 1 else logits_BV.float() / sampling.temperature
+    # Relative to the most likely token, so that exponentials are numbers: one pass gives draw and log-prob.
+    logits_BV = logits_BV - logits_BV.amax(-1, keepdim=True)
+    weights_BV = logits_BV.exp()
+    if sampling.greedy:
+        tokens_B = logits_BV.argmax(-1)
+    else:
+        kept_BV = truncate(logits_BV, sampling).exp() if sampling.truncates else weights_BV
+        cdf_BV = kept_BV.cumsum(-1, dtype=torch.float64)
+        at_B1 = uniform_B.to(cdf_BV)[:, None] * cdf_BV[:, -1:]
+        tokens_B = torch.searchsorted(cdf_BV, at_B1, right=True)[:, 0].clamp(max=cdf_BV.shape[-1] - 1)
+    picked_B = logits_BV.gather(-1, tokens_B[:, None])[:, 0]
+    return tokens_B, picked_B - weights_BV.sum(-1).log()
+
+
+def check_finite(logps: Sequence[float]) -> None:
+    """Raise a FloatingPointError if a log-prob that was drawn is not finite."""
+    # One NaN or +inf among a row's logits makes all its log-probs NaN: the one that was picked tells.
+    bad = sum(not math.isfinite(x) for x in logps)
+    if bad:
+        raise FloatingPointError(
+            f"the model's logits are not finite in {bad} of {len(logps)} rows: its weights may have diverged (lower the "
+            "learning rate), or its type is too narrow (load it in float32)"
+        )
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -101,18 +136,6 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tens
     Raises:
         FloatingPointError: for logits that are not finite, from which any token would be drawn in silence.
     """
-    logps_BV = (logits_BV.float() / sampling.temperature).log_softmax(-1)
-    if sampling.greedy:
-        tokens_B = logps_BV.argmax(-1)
-    else:
-        cdf_BV = truncate(logps_BV, sampling).double().exp().cumsum(-1)
-        at_B1 = uniform_B.double()[:, None].to(cdf_BV.device) * cdf_BV[:, -1:]
-        tokens_B = torch.searchsorted(cdf_BV, at_B1, right=True)[:, 0].clamp(max=cdf_BV.shape[-1] - 1)
-    picked_B = logps_BV.gather(-1, tokens_B[:, None])[:, 0]
-    # One NaN or +inf among a row's logits makes all its log-probs NaN: the one that was picked tells.
-    if not bool(torch.isfinite(picked_B).all()):
-        raise FloatingPointError(
-            f"the model's logits are not finite in {int((~torch.isfinite(picked_B)).sum())} of {len(picked_B)} rows: "
-            "its weights may have diverged (lower the learning rate), or its type is too narrow (load it in float32)"
-        )
-    return tokens_B, picked_B
+    tokens_B, logps_B = pick(logits_BV, uniform_B, sampling)
+    check_finite(logps_B.tolist())
+    return tokens_B, logps_B

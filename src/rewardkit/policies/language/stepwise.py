@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from rewardkit.policies.language.batch import NOTHING, Row
 from rewardkit.policies.language.codec import Codec
-from rewardkit.policies.language.generate import Decoder, has_ended
+from rewardkit.policies.language.decode_padded import Decoder
+from rewardkit.policies.language.generate import has_ended
 from rewardkit.policies.language.packing import Collator
 from rewardkit.policies.language.sampling import Sampling, draw
 from rewardkit.policies.language.starts import begin, spoken
