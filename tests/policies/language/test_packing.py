@@ -14,6 +14,7 @@ from rewardkit.objectives.preference import dpo
 from rewardkit.policies.language import LanguagePolicy, packing
 from rewardkit.policies.language.attention import NAME
 from rewardkit.policies.language.critic import Critic
+from rewardkit.policies.language.narrow import last_layer
 from rewardkit.training.learner import Learner
 from rewardkit.training.reference import attach_reference
 from rewardkit.training.term import Term
@@ -118,6 +119,31 @@ def test_gradients_are_those_of_ordinary_batches_in_every_family(family: Languag
     mine = gradients(family, rollout)
     assert_close(mine, gradients(unpacked(family), rollout))
     assert any(g.abs().max() > 1e-2 for g in mine.values())
+
+
+LONG = "the cat sat on the mat and said hello to the dog, how are you today? fine, thank you! " * 2
+
+
+def test_the_last_layer_runs_for_what_is_read_in_every_family_that_can(family: LanguagePolicy) -> None:
+    """A prompt's tokens get keys and values there, and nothing more; values and gradients stay as they are."""
+    rollout = family.encode([Sample(LONG, " fine"), Sample(LONG, " hello to the dog")])
+    with torch.no_grad():
+        found, alone = family.evaluate(rollout)["logps"], separate(family, rollout)
+    assert torch.allclose(found, alone, atol=2e-5)
+    if family._core.config._attn_implementation != NAME or last_layer(family._core) is None:
+        assert family._core.config.model_type.removesuffix("_text") in (*REFUSED, "gpt2")
+        return
+    layer: Any = last_layer(family._core)
+    seen: list[int] = []
+    hook = layer.register_forward_hook(
+        lambda module, given, out: seen.append((out if isinstance(out, Tensor) else out[0]).shape[1])
+    )
+    packed = gradients(family, rollout)
+    hook.remove()
+    responses = sum(map(len, rollout.inputs["output_ids"]))
+    assert len(rollout.inputs["prompt_ids"][0]) > 3 * responses
+    assert seen == [responses + 1]
+    assert_close(packed, gradients(unpacked(family), rollout))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

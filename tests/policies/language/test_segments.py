@@ -82,6 +82,17 @@ def test_each_token_sees_its_ancestors_and_itself(name: str, window: int | None,
         assert torch.allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.parametrize("window", [None, 4])
+def test_some_of_the_last_tokens_may_ask_alone(window: int | None) -> None:
+    whole = Segments(*FOREST["tree"])
+    some = Segments(*FOREST["tree"], asked=[1, 6, 0, 2, 3, 5])
+    q, k, v = tensors(sum(whole.sizes))
+    ends = [sum(whole.sizes[: s + 1]) for s in range(len(whole.sizes))]
+    at = [c for end, asked in zip(ends, some.asked, strict=True) for c in range(end - asked, end)]
+    wanted = dense(q, k, v, written_out(whole, window), None, None)[:, :, at]
+    assert torch.allclose(run(some, (q[:, :, at], k, v), window), wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("window", [None, 3, 6])
 def test_tokens_of_an_image_see_each_other(window: int | None) -> None:
     blocks = torch.full((20,), -1)

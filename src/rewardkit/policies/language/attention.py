@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rewardkit.policies.language.decode_cache import DecodeCache
+from rewardkit.policies.language.narrow import Narrow
 from rewardkit.policies.language.segments import Call, Segments
 
 NAME = "rewardkit_segments"
@@ -111,7 +112,7 @@ def segment_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    segments: Segments | None = None,
+    segments: Segments | Narrow | None = None,
     keep: dict[nn.Module, tuple[Tensor, Tensor]] | None = None,
     decode: DecodeCache | None = None,
     **given: Any,
@@ -129,17 +130,21 @@ def segment_attention(
             return sdpa_attention_forward(module, query, key, value, attention_mask, **options, **given)
         causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
         return attend(query, key, value, attention_mask, causal=causal, **cap).transpose(1, 2), None
+    if isinstance(segments, Narrow):
+        key, value = segments.hold(key, value)
+        segments = segments.asking
     rows = tuple(x[0].transpose(0, 1) for x in (query, key, value))
     if _fused(query, softcap is None and s_aux is None and not dropout and segments.blocks is None):
         return _varlen(rows, segments, sliding_window, scaling)[None], None
     # Split and concatenated, never indexed: the backward pass of a slice fills a whole row with zeros.
-    queries, keys, values = (x.split(list(segments.sizes)) for x in rows)
-    found: list[Tensor] = [query] * len(queries)
+    sizes = (segments.asked, segments.sizes, segments.sizes)
+    queries, keys, values = (x.split(list(size)) for x, size in zip(rows, sizes, strict=True))
+    found = list(queries)
     for call in segments.plan(sliding_window, query):
         q = _together([queries[s] for s in call.members])
         out = attend(q, _read(keys, call), _read(values, call), call.mask, causal=call.causal, **cap)
         for s, own in zip(call.members, out.transpose(1, 2).unbind(), strict=True):
-            found[s] = own[: segments.sizes[s]] if len(call.members) > 1 else own
+            found[s] = own[: segments.asked[s]] if len(call.members) > 1 else own
     return torch.cat(found)[None], None
 
 

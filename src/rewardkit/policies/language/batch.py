@@ -81,10 +81,11 @@ def without_cache(module: nn.Module) -> dict[str, Any]:
 
 
 def output_places(batch: Batch, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Where every output token stands in ``ids`` laid flat, and the token before it: long ``[N]`` each, row by row."""
+    """Where every output token stands in ``ids`` laid flat, and the token before it: long ``[N]`` each, row by row, on
+    the host."""
     at = torch.cat([places[len(r.prompt) :] for r, places in zip(rows, batch.places, strict=True)])
     before = torch.cat([places[len(r.prompt) - 1 : -1] for r, places in zip(rows, batch.places, strict=True)])
-    return at.to(batch.ids.device), before.to(batch.ids.device)
+    return at, before
 
 
 Layout = Iterable[tuple[list[int], Batch]]

@@ -21,6 +21,7 @@ from rewardkit.policies.language.batch import (
     without_cache,
 )
 from rewardkit.policies.language.modes import plain
+from rewardkit.policies.language.narrow import read_states
 from rewardkit.policies.language.packing import text_layout
 from rewardkit.policies.modes import evaluating
 from rewardkit.protocols import Want
@@ -121,8 +122,11 @@ def _head(model: Any) -> nn.Linear:
 
 def token_logits(model: Any, batch: Batch, places: Tensor) -> Tensor:
     """What a token classifier says at these places of a batch laid flat: ``[N, labels]``."""
-    logits = model(**forward_inputs(model, batch), **without_cache(model)).logits
-    return logits.flatten(0, 1).index_select(0, places)
+
+    def run() -> Tensor:
+        return model(**forward_inputs(model, batch), **without_cache(model)).logits
+
+    return read_states(model, run, batch, places)
 
 
 def token_classifier(source: Any, seed: int, labels: int = 1) -> Any:

@@ -6,7 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rewardkit.policies.language.attention import NAME
 from rewardkit.policies.language.batch import Batch, Layout, Row, Side, by_length, pad
+from rewardkit.policies.language.narrow import always_whole
 from rewardkit.policies.language.segments import Segments
 from rewardkit.policies.language.tries import LEAST, Trie, binned, tries
 from rewardkit.policies.modes import evaluating
@@ -25,7 +26,7 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torc
 between any two ways to compute them."""
 
 CACHED = 1024
-"""Tokens of a packed row on a CPU: what a layer computes of so many is still in the cache when the next one reads it."""
+"""Tokens of a packed row on a CPU: what one operation makes of so many is still in the cache when the next reads it."""
 
 Read = Callable[[Batch, Tensor], Tensor]
 """What a model says at some places of a batch laid flat: ``[N, ...]``."""
@@ -107,8 +108,11 @@ def _bases(group: Sequence[Trie]) -> Iterator[tuple[int, Trie]]:
         base += len(trie.nodes)
 
 
-_MODELS: weakref.WeakKeyDictionary[nn.Module, dict[bool, bool]] = weakref.WeakKeyDictionary()
-_KINDS: dict[tuple[Any, ...], bool] = {}
+Ability = Literal["narrow", "packed", "no"]
+"""What a model takes: packed rows with a last layer for what is read alone, packed rows, or neither."""
+
+_MODELS: weakref.WeakKeyDictionary[nn.Module, dict[bool, Ability]] = weakref.WeakKeyDictionary()
+_KINDS: dict[tuple[Any, ...], Ability] = {}
 
 
 def can_pack(model: Any, gap: Callable[[], float], *, shown: bool = False) -> bool:
@@ -122,31 +126,38 @@ def can_pack(model: Any, gap: Callable[[], float], *, shown: bool = False) -> bo
         shown: whether the probe shows pictures, which is another question.
     """
     known = _MODELS.setdefault(model, {})
-    if shown in known:
-        return known[shown]
-    dtype = next(model.parameters()).dtype
-    key = (type(model), model.config.to_json_string(), dtype, shown)
-    if key not in _KINDS:
-        before = model.config.get_text_config()._attn_implementation
-        _use(model, NAME)
+    if shown not in known:
+        dtype = next(model.parameters()).dtype
+        key = (type(model), model.config.to_json_string(), dtype, shown)
+        if key not in _KINDS:
+            _KINDS[key] = _ability(model, gap, TOLERANCE.get(dtype, 0.0))
+        known[shown] = _KINDS[key]
+        if known[shown] != "no":
+            _use(model, NAME)
+        if known[shown] == "packed":
+            always_whole(model)
+    return known[shown] != "no"
+
+
+def _ability(model: Any, gap: Callable[[], float], tolerance: float) -> Ability:
+    """The best that the probe allows."""
+    before, said = model.config.get_text_config()._attn_implementation, ""
+    _use(model, NAME)
+    for ability in ("narrow", "packed"):
+        if ability == "packed":
+            always_whole(model)
         try:
             off = gap()
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as error:
-            said, off = f"it cannot be run so ({type(error).__name__}: {str(error)[:120]})", float("inf")
+            said = f"it cannot be run so ({type(error).__name__}: {str(error)[:120]})"
         else:
             said = f"its values are off by {off:.2g}"
-        _KINDS[key] = off <= TOLERANCE.get(dtype, 0.0)
-        if not _KINDS[key]:
-            _use(model, before)
-            log.warning(
-                "%s does not take packed rows, %s: a prompt is computed once for each of its answers",
-                type(model).__name__,
-                said,
-            )
-    if _KINDS[key]:
-        _use(model, NAME)
-    known[shown] = _KINDS[key]
-    return known[shown]
+            if off <= tolerance:
+                return ability
+    _use(model, before)
+    name = type(model).__name__
+    log.warning("%s does not take packed rows, %s: a prompt is computed once for each of its answers", name, said)
+    return "no"
 
 
 def _use(model: Any, name: str) -> None:
@@ -176,8 +187,8 @@ def branches_gap(model: Any, read: Read, collator: Collator, example: Row | None
         whole = collator.pack(rows, [trie])
         for i, place in zip(trie.rows, whole.places, strict=True):
             alone, size = collator.pad([rows[i]], "right"), len(rows[i].output) + 1
-            mine = read(whole, place[-size:].to(whole.ids.device)).float()
-            gaps.append((mine - read(alone, alone.places[0][-size:].to(alone.ids.device)).float()).abs().flatten())
+            mine = read(whole, place[-size:]).float()
+            gaps.append((mine - read(alone, alone.places[0][-size:]).float()).abs().flatten())
     return worst(model, torch.cat(gaps))
 
 
@@ -188,11 +199,12 @@ def worst(model: Any, gaps: Tensor) -> float:
 
 
 def _probe(model: Any) -> tuple[list[int], list[int], list[int]]:
-    """A prompt that is longer than every window and chunk of the model, where its context allows, and two answers."""
+    """A prompt that is longer than every window and chunk of the model, where its context allows, and two answers; long
+    enough besides for :mod:`rewardkit.policies.language.narrow` to be part of the probe."""
     config = model.config.get_text_config()
     sizes = [v for k, v in config.to_dict().items() if ("window" in k or "chunk" in k) and isinstance(v, int)]
     room = getattr(config, "max_position_embeddings", None) or 2**62
-    length = max(4, min(max([24, *(v + 8 for v in sizes if not isinstance(v, bool))]), room - 16))
+    length = max(4, min(max([72, *(v + 8 for v in sizes if not isinstance(v, bool))]), room - 16))
     special = {v for k, v in model.config.to_dict().items() if "token" in k and isinstance(v, int)}
     chance = np.random.default_rng(0)
     plain = [i for i in range(min(config.vocab_size, 1000)) if i not in special]

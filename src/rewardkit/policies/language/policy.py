@@ -31,6 +31,7 @@ from rewardkit.policies.language.decode_packed import PackedDecoder
 from rewardkit.policies.language.decode_padded import PaddedDecoder
 from rewardkit.policies.language.generate import Completion, generate, row_seed
 from rewardkit.policies.language.modes import plain
+from rewardkit.policies.language.narrow import read_states
 from rewardkit.policies.language.packing import Collator, branches_gap, can_pack, layout
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.scratch import scratch_model
@@ -375,13 +376,13 @@ class LanguagePolicy(LanguageViews, TextSteps):
         found = head.evaluate_chunks(
             self._to_logits,
             self._states(batch, before_U),
-            batch.ids.flatten()[at_U],
+            batch.ids.flatten()[at_U.to(batch.ids.device)],
             functions,
             temperature=temperature,
             chunk=self.chunk or head.chunk_rows(self._core.config.get_text_config().vocab_size),
             others=theirs,
         )
-        return [values.index_select(0, rank_N) for values in found]
+        return [values.index_select(0, rank_N.to(values.device)) for values in found]
 
     def _packs(self, example: Row) -> bool:
         """Whether the model takes packed rows; found out at first use, with pictures at the first of those."""
@@ -396,14 +397,17 @@ class LanguagePolicy(LanguageViews, TextSteps):
 
     def _states(self, batch: Batch, places: Tensor) -> Tensor:
         """What :meth:`_to_logits` reads at these places of the batch laid flat, ``[N, H]``: hidden states, or logits
-        where a model gives nothing else."""
+        where a model gives nothing else. ``places`` are on the host."""
         core = self._core
         if self._projects is None:
             self._projects = head.can_project(core)
         part = getattr(core, core.base_model_prefix) if self._projects else core
-        found = part(**forward_inputs(part, batch), **without_cache(part))
-        states = found.last_hidden_state if self._projects else found.logits
-        return states.flatten(0, 1).index_select(0, places)
+
+        def run() -> Tensor:
+            found = part(**forward_inputs(part, batch), **without_cache(part))
+            return found.last_hidden_state if self._projects else found.logits
+
+        return read_states(core, run, batch, places)
 
     def _to_logits(self, states: Tensor) -> Tensor:
         """Logits ``[n, V]`` of states ``[n, H]``, by the weights of this view wherever it is called from."""

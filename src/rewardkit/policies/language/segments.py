@@ -40,13 +40,18 @@ class Segments:
         sizes: tokens of each. parents: number of the segment that each goes on from, an earlier one; -1 for a root.
         blocks: long ``[L]``, tokens of an equal number that is not -1 see each other, whichever comes first (the
             images of Gemma 3). causal: else a token sees all of its segment, and there are roots only.
+        asked: how many of each segment's last tokens have queries; default all. Keys have all of them.
     """
 
     sizes: Sequence[int]
     parents: Sequence[int]
     blocks: Tensor | None = None
     causal: bool = True
-    _plans: dict[Any, Any] = field(default_factory=dict, repr=False)
+    asked: Sequence[int] = ()
+    _plans: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.asked = self.asked or self.sizes
 
     def path(self, segment: int) -> list[int]:
         """Its ancestors, root first, and itself."""
@@ -85,8 +90,8 @@ class Segments:
             read = [self.reads(s, window) for s in range(len(self.sizes))]
             columns = [torch.arange(first[s] + skip, first[s + 1]) for spans in read for s, skip in spans]
             widths = [sum(self.sizes[s] - skip for s, skip in spans) for spans in read]
-            ends = (torch.tensor([0, *accumulate(x)], dtype=torch.int32).to(like.device) for x in (self.sizes, widths))
-            self._plans[key] = torch.cat(columns).to(like.device), tuple(ends), (max(self.sizes), max(widths))
+            ends = (torch.tensor([0, *accumulate(x)], dtype=torch.int32).to(like.device) for x in (self.asked, widths))
+            self._plans[key] = torch.cat(columns).to(like.device), tuple(ends), (max(self.asked), max(widths))
         return self._plans[key]
 
     def _width(self, segment: int, window: int | None) -> int:
@@ -97,11 +102,12 @@ class Segments:
         width = [self._width(s, window) for s in range(len(self.sizes))]
         groups: list[list[int]] = []
         scores = 0
-        for s in sorted(range(len(self.sizes)), key=lambda s: (-width[s], -self.sizes[s])):
-            own = self.sizes[s] * width[s]
+        asking = [s for s, asked in enumerate(self.asked) if asked]
+        for s in sorted(asking, key=lambda s: (-width[s], -self.asked[s])):
+            own = self.asked[s] * width[s]
             if groups:
                 together = [*groups[-1], s]
-                padded = len(together) * max(self.sizes[t] for t in together) * width[together[0]]
+                padded = len(together) * max(self.asked[t] for t in together) * width[together[0]]
                 if padded <= max(WASTE * (scores + own), SMALL):
                     groups[-1], scores = together, scores + own
                     continue
@@ -111,17 +117,17 @@ class Segments:
 
     def _call(self, members: list[int], window: int | None, like: Tensor) -> Call:
         keys = [self.reads(s, window) for s in members]
-        most_q = max(self.sizes[s] for s in members)
-        alone = all(len(read) == 1 for read in keys)
+        most_q = max(self.asked[s] for s in members)
+        alone = all(read == [(s, 0)] and self.asked[s] == self.sizes[s] for s, read in zip(members, keys, strict=True))
         if self.causal and alone and self.blocks is None and (window is None or window >= most_q):
             # What is padding comes last: no query that is not padding sees it.
             return Call(members, keys, causal=True)
         most_k = max(self._width(s, window) for s in members)
         seen = torch.zeros(len(members), most_q, most_k, dtype=torch.bool)
         for i, s in enumerate(members):
-            seen[i, : self.sizes[s], : self._width(s, window)] = self._sees(s, window)
+            seen[i, : self.asked[s], : self._width(s, window)] = self._sees(s, window)[-self.asked[s] :]
             # A query that is padding sees something, or its softmax would have nothing to divide by.
-            seen[i, self.sizes[s] :, 0] = True
+            seen[i, self.asked[s] :, 0] = True
         if bool(seen.all()):
             return Call(members, keys)
         mask = torch.zeros(seen.shape, dtype=like.dtype).masked_fill(~seen, -math.inf)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rewardkit.policies.language.batch import Batch, Row, forward_inputs
+from rewardkit.policies.language.batch import Batch, Row, forward_inputs, without_cache
+from rewardkit.policies.language.narrow import read_states
 from rewardkit.policies.language.packing import Collator, branches_gap, can_pack, layout, worst
 from rewardkit.policies.language.segments import Segments
 from rewardkit.policies.language.tries import Trie
@@ -60,11 +61,15 @@ def scores(module: Any, rows: Sequence[Row], budget: int, collator: Collator) ->
 
 def _states(trunk: Any, batch: Batch, places: Tensor) -> Tensor:
     """The last layer at these places of the batch laid flat: ``[N, H]``."""
-    return trunk(**forward_inputs(trunk, batch)).last_hidden_state.flatten(0, 1).index_select(0, places)
+
+    def run() -> Tensor:
+        return trunk(**forward_inputs(trunk, batch), **without_cache(trunk)).last_hidden_state
+
+    return read_states(trunk, run, batch, places)
 
 
 def _of_causal(trunk: Any, head: nn.Module, batch: Batch) -> Tensor:
-    last = torch.stack([places[-1] for places in batch.places]).to(batch.ids.device)
+    last = torch.stack([places[-1] for places in batch.places])
     return head(_states(trunk, batch, last))[:, 0]
 
 
@@ -72,7 +77,7 @@ def _of_encoder(model: Any, batch: Batch) -> Tensor:
     """The model's own pooling; of packed rows, of the first token of each as if it were all of the row."""
     if "segments" not in batch.media:
         return model(input_ids=batch.ids, attention_mask=batch.mask).logits[:, 0]
-    first = torch.stack([places[0] for places in batch.places]).to(batch.ids.device)
+    first = torch.stack([places[0] for places in batch.places])
     states = _states(model.base_model, batch, first)[:, None]
     pooler = getattr(model.base_model, "pooler", None)
     if pooler is None:
