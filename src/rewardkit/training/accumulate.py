@@ -242,7 +242,8 @@ def _bare(part: Rollout, live: dict[str, Tensor]) -> Rollout:
 def _parts(rollout: Rollout, scopes: Set[str], micro_batch: int | None) -> list[Part]:
     """What goes through the model at once. Rows that train nothing are left out where no other row reads them; a group
     is divided only where it is larger than a micro-batch and the loss does not read it whole."""
-    seen, near = _seen(rollout), rollout.mask.device.type == "cpu"
+    seen = _seen(rollout)
+    near = seen is rollout
     size = micro_batch or max(1, len(rollout))
     if scopes == {"sample"} and rollout.parent is None:
         alive = (seen.mask > 0).any(-1).nonzero()[:, 0]

@@ -153,19 +153,15 @@ class Rollout:
             if missing:
                 raise ValueError(f"Rollout.select drops the parents {missing} of rows it keeps")
             parent = torch.tensor([place[int(p)] if p >= 0 else -1 for p in parent.tolist()], device=parent.device)
-        return replace(
-            self,
-            samples=[self.samples[i] for i in index.tolist()],
-            mask=_take(self.mask, index),
-            group=_take(self.group, index),
-            family=_take(self.family, index),
-            segments={k: _take(v, index) for k, v in self.segments.items()},
-            parent=parent,
-            start=start,
-            tensors={k: _take(v, index) for k, v in self.tensors.items()},
-            inputs={k: _take(v, index) for k, v in self.inputs.items()},
-            cost=Cost(),
-        )
+        # What was checked of the whole is not checked again: on a device that would be waited for.
+        part = copy.copy(self)
+        part.samples, part.cost = [self.samples[i] for i in index.tolist()], Cost()
+        part.mask, part.group, part.family = (_take(x, index) for x in (self.mask, self.group, self.family))
+        part.parent, part.start = parent, start
+        part.segments = {k: _take(v, index) for k, v in self.segments.items()}
+        part.tensors = {k: _take(v, index) for k, v in self.tensors.items()}
+        part.inputs = {k: _take(v, index) for k, v in self.inputs.items()}
+        return part
 
     def split(self, size: int, order: Tensor | None = None) -> Iterator[Rollout]:
         """Consecutive parts of at most ``size`` rows that never divide a group; a larger group stays whole.
