@@ -116,7 +116,7 @@ def lora(tokenizer: Any) -> Callable[..., LanguagePolicy]:
     def policy(family: str = "llama", **options: Any) -> LanguagePolicy:
         from rewardkit.policies.adapters import add_lora
 
-        targets = {"llama": ["q_proj", "v_proj", "down_proj"], "gpt2": ["c_attn"]}[family]
+        targets = {"llama": ["q_proj", "v_proj", "down_proj"], "gpt2": ["c_attn"]}.get(family, "all-linear")
         fields = {"r": 4, "lora_alpha": 8, "target_modules": targets, "lora_dropout": 0.1}
         return LanguagePolicy(add_lora(build(family, tokenizer), fields), tokenizer, **options)
 

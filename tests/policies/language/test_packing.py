@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.policies.language.conftest import FAMILIES
 from torch import Tensor
 
 from rewardkit.objectives.preference import dpo
@@ -146,10 +147,9 @@ def test_the_last_layer_runs_for_what_is_read_in_every_family_that_can(family: L
     assert_close(packed, gradients(unpacked(family), rollout))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("adapter", "checkpointing"), [(False, False), (False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("micro_batch", [None, 2])
-@pytest.mark.parametrize("adapter", [False, True])
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(REFUSED)))
 def test_a_dpo_step_is_that_of_ordinary_batches(
     name: str,
     adapter: bool,

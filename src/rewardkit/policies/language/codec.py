@@ -18,14 +18,17 @@ The context that generates is ``ids(prompt)``, and what is trained is exactly wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from rewardkit.policies.language.tool_calls import FORMATS, assistant, for_template, tools_of
 from rewardkit.types import Sample
 
 Truncation = Literal["raise", "left", "right"]
+
+REMEMBERED = 1024
+"""Prompts whose ids are kept."""
 
 REWRITES = (
     "the chat template does not render a dialogue's beginning as a prefix of the dialogue (it trims or drops earlier "
@@ -51,6 +54,7 @@ class Codec:
     max_length: int | None = None
     truncation: Truncation = "raise"
     tool_format: str = "hermes"
+    _known: dict[Any, list[int]] = field(default_factory=dict, init=False, compare=False, repr=False)
     parts: ClassVar[frozenset[str]] = frozenset()
     """Types of message parts that a prompt may have instead of text alone."""
 
@@ -68,7 +72,7 @@ class Codec:
             ValueError: for a template that writes BOS twice, an empty prompt where the tokenizer has no BOS or EOS.
         """
         if isinstance(prompt, str):
-            ids = self._text(prompt)
+            ids = self._again(self._text, prompt)
         else:
             ids = self._plain(self._render(_messages(prompt, "prompt", self.parts), generation=True))
             bos = self.tokenizer.bos_token_id
@@ -137,9 +141,22 @@ class Codec:
         ids = self._plain(text)
         return ids if bos and text.startswith(bos) else self._leading() + ids
 
+    def _again(self, encode: Callable[[str], list[int]], text: str) -> list[int]:
+        """The ids of a text that comes several times, as the prompt of a pair or a group does."""
+        key = (encode.__name__, text)
+        if key not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[key] = encode(text)
+        return list(self._known[key])
+
     def _leading(self) -> list[int]:
-        bare = self._plain("a")
-        full = list(self.tokenizer("a")["input_ids"])
+        return self._again(self._specials, "a")
+
+    def _specials(self, text: str) -> list[int]:
+        """What the tokenizer puts before a text."""
+        bare = self._plain(text)
+        full = list(self.tokenizer(text)["input_ids"])
         for i in range(len(full) - len(bare) + 1):
             if full[i : i + len(bare)] == bare:
                 return full[:i]
@@ -147,7 +164,7 @@ class Codec:
 
     def _continue(self, context: str, piece: str, *, text: bool = False) -> list[int]:
         encode = self._text if text else self._plain
-        before, joint = encode(context), encode(context + piece)
+        before, joint = self._again(encode, context), encode(context + piece)
         if joint[: len(before)] == before:
             return joint[len(before) :]
         return self._plain(piece)

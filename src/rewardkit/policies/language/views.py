@@ -15,7 +15,7 @@ from rewardkit.policies.language.modes import adapter_off
 from rewardkit.policies.views import frozen_copy
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_BLOCK = 2**24
+_BLOCK = 2**16
 
 
 def is_adapter(name: str) -> bool:
@@ -32,22 +32,33 @@ def adapter_is_fresh(module: Any) -> bool:
     return bool(ups) and all(not bool(p.detach().any()) for p in ups)
 
 
+def _words(p: Tensor) -> Tensor:
+    """The bits of a tensor, eight bytes a number, those that are left over one element a number: long ``[N]``."""
+    bits = p.detach().contiguous().flatten()
+    each = 8 // bits.element_size()
+    bits = bits if bits.storage_offset() % each == 0 else bits.clone()
+    whole = len(bits) // each * each
+    left = bits[whole:].view(_INTEGERS[bits.element_size()]).long()
+    return torch.cat([bits[:whole].view(torch.long), left]) if len(left) else bits.view(torch.long)
+
+
 def fingerprint(parameters: Iterable[tuple[str, Tensor]]) -> str:
     """16 hexadecimal digits of names, types, shapes and every bit of the values; the same in every process.
 
-    An integer sum with odd weights modulo 2**64: exact in any order, on any device, one pass; a change of a single
-    element always shows.
+    A sum of 64-bit products with odd weights, which wrap around: exact in any order, on any device, one pass; a change
+    of a single element always shows.
     """
     known, sums = hashlib.blake2b(digest_size=8), []
+    odd: dict[torch.device, Tensor] = {}
     for name, p in parameters:
         known.update(f"{name}:{p.dtype}:{tuple(p.shape)};".encode())
-        bits = p.detach().contiguous().flatten().view(_INTEGERS[p.element_size()])
-        total = torch.zeros((), dtype=torch.long, device=p.device)
-        for start in range(0, len(bits), _BLOCK):
-            block = bits[start : start + _BLOCK].long()
-            weights = torch.arange(start, start + len(block), device=p.device) * 0x5851F42D4C957F2D
-            total += (block * (weights | 1)).sum()
-        sums.append(total)
+        words = _words(p)
+        if p.device not in odd:
+            odd[p.device] = torch.arange(_BLOCK, device=p.device) * 0x5851F42D4C957F2D | 1
+        whole = len(words) // _BLOCK * _BLOCK
+        blocks = (words[:whole].view(-1, _BLOCK) * odd[p.device]).sum(1)
+        every = torch.cat([blocks, (words[whole:] * odd[p.device][: len(words) - whole]).sum(0, keepdim=True)])
+        sums.append((every * (torch.arange(len(every), device=p.device) * 0x2545F4914F6CDD1D | 1)).sum())
     for total in sums:
         known.update(int(total).to_bytes(8, "little", signed=True))
     return known.hexdigest()
