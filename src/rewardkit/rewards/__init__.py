@@ -4,6 +4,7 @@ from rewardkit.rewards.base import Constant, Named, RewardBase, describe
 from rewardkit.rewards.function import FunctionReward, function_reward
 from rewardkit.rewards.load import load_reward
 from rewardkit.rewards.ops import ensemble, gate
+from rewardkit.rewards.pool import in_processes
 
 __all__ = [
     "Constant",
@@ -14,5 +15,6 @@ __all__ = [
     "ensemble",
     "function_reward",
     "gate",
+    "in_processes",
     "load_reward",
 ]

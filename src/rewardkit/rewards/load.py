@@ -115,7 +115,7 @@ def _located(path: str, folder: Path) -> Path:
 def _from_file(path: Path, attribute: str, where: str) -> RewardBase:
     if not path.is_file():
         raise FileNotFoundError(f"{where}: there is no file {str(path)!r}")
-    module = _module(path.resolve())
+    module = module_of(path.resolve())
     found = getattr(module, attribute, None)
     if found is None:
         names = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
@@ -130,7 +130,7 @@ def _from_file(path: Path, attribute: str, where: str) -> RewardBase:
     return function_reward(found, name=attribute)
 
 
-def _module(path: Path) -> ModuleType:
+def module_of(path: Path) -> ModuleType:
     """A file as a module, run as a script is: the files beside it can be imported while it runs.
 
     It is known to ``sys.modules`` under a name of its own, where data classes and pickles look it up.

@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rewardkit.rewards.load import _module
+from rewardkit.rewards.load import module_of
 from rewardkit.rewards.rows import spread
 from rewardkit.types import ERROR, Cost, Rollout, Scores
 
@@ -93,7 +93,7 @@ def _serve(pipe: Connection) -> None:
     try:
         files, packed = pickle.loads(pipe.recv_bytes())
         for file in files:
-            _module(Path(file))
+            module_of(Path(file))
         reward = pickle.loads(packed)
     except Exception as error:
         return pipe.send(("unready", f"{type(error).__name__}: {error}"))

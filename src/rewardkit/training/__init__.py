@@ -5,6 +5,7 @@ from rewardkit.training.fit import FitStep, fit
 from rewardkit.training.learner import Learner
 from rewardkit.training.progress import progress
 from rewardkit.training.reference import attach_reference
+from rewardkit.training.reference_store import ReferenceStore
 from rewardkit.training.term import Term
 from rewardkit.training.tracking import Tracker, read_metrics
 
@@ -12,6 +13,7 @@ __all__ = [
     "Checkpoints",
     "FitStep",
     "Learner",
+    "ReferenceStore",
     "Term",
     "Tracker",
     "attach_reference",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,44 +43,43 @@ def test_sampled_logps_equal_evaluated_ones_in_every_family(family: LanguagePoli
         assert torch.allclose(found, rollout["old_logps"], atol=1e-4)
 
 
-def test_a_group_equals_its_members_sampled_alone(make: Callable[..., LanguagePolicy]) -> None:
+def padded(policy: LanguagePolicy) -> LanguagePolicy:
+    """The policy as it is where the model takes no packed rows."""
+    policy._packs = lambda row: False  # type: ignore[method-assign]
+    return policy
+
+
+def forwards(policy: LanguagePolicy) -> list[tuple[int, int]]:
+    """The shapes of the ids that the model is given from now on."""
+    rows: list[tuple[int, int]] = []
+    policy.sample(["x"], sampling=SIX)  # the probes are behind it
+    layer = policy._core.get_input_embeddings()
+    layer.register_forward_hook(lambda module, given, out: rows.append(tuple(given[0].shape)))
+    return rows
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_a_group_equals_its_members_sampled_alone(packs: bool, make: Callable[..., LanguagePolicy]) -> None:
     """One prefill for the group, and rows that end early, change no member."""
-    policy = make(keep_start=False)
+    policy = make(keep_start=False) if packs else padded(make(keep_start=False))
     wild = Sampling(max_new_tokens=20, temperature=3.0)
     together = policy.sample(PROMPTS[:1], n=8, sampling=wild, seed=37)
     lengths = together.mask.sum(1)
     assert lengths[0] < 12 < lengths[1:].max(), "the first row ends early, so that the others move up"
     for k in range(8):
-        [alone] = generate.generate(
-            policy._core,
-            [policy.codec.prompt(PROMPTS[0])],
-            1,
-            wild,
-            seeds=[row_seed(37, 0, k)],
-            eos_ids=policy.codec.eos_ids,
-            limits=[20],
-            decode=policy.codec.text,
-        )
+        [alone] = policy._complete([policy.codec.prompt(PROMPTS[0])], 1, wild, [row_seed(37, 0, k)], {})
         assert alone.ids == together.inputs["output_ids"][k]
 
 
+@pytest.mark.parametrize("packs", [True, False])
 def test_each_prompt_is_read_once_a_group_and_finished_rows_leave(
-    make: Callable[..., LanguagePolicy], monkeypatch: pytest.MonkeyPatch
+    packs: bool, make: Callable[..., LanguagePolicy]
 ) -> None:
-    policy = make(keep_start=False)
-    rows: list[tuple[int, int]] = []
-    inner = policy._core.forward
-
-    @functools.wraps(inner)
-    def counted(input_ids: torch.Tensor, **kwargs: Any) -> Any:
-        rows.append(tuple(input_ids.shape))  # type: ignore[arg-type]
-        return inner(input_ids=input_ids, **kwargs)
-
-    monkeypatch.setattr(policy._core, "forward", counted)
+    policy = make(keep_start=False) if packs else padded(make(keep_start=False))
+    rows = forwards(policy)
     rollout = policy.sample(PROMPTS, n=8, sampling=Sampling(max_new_tokens=20, temperature=3.0), seed=0)
-    lengths = rollout.mask.sum(1)
-    assert rows[0][0] == 3
-    assert rows[0][1] == max(len(p) for p in rollout.inputs["prompt_ids"])
+    lengths, sizes = rollout.mask.sum(1), [len(p) for p in rollout.inputs["prompt_ids"][::8]]
+    assert rows[0] == ((1, sum(sizes)) if packs else (3, max(sizes)))
     assert lengths.min() < 20, "no row ended early: nothing to drop"
     for step, (batch, width) in enumerate(rows[1:], start=1):
         assert width == 1
@@ -89,21 +87,14 @@ def test_each_prompt_is_read_once_a_group_and_finished_rows_leave(
         assert waiting <= batch <= waiting / 0.9 + 1
 
 
-def test_a_cache_with_spare_room_holds_what_transformers_own_does() -> None:
-    from transformers.cache_utils import DynamicLayer
-
-    plain = DynamicLayer()
-    plain.update(torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5))
-    roomy = generate.RoomyLayer.of(plain)
-    for step in range(30):
-        key, value = torch.randn(len(plain.keys), 2, 1, 5), torch.randn(len(plain.keys), 2, 1, 5)
-        for mine, theirs in zip(roomy.update(key, value), plain.update(key, value), strict=True):
-            assert torch.equal(mine, theirs)
-        assert roomy.get_seq_length() == plain.get_seq_length()
-        if step in (4, 5, 17):
-            rows = torch.tensor({4: [2, 0, 0], 5: [1, 0], 17: [1]}[step])
-            roomy.reorder_cache(rows)
-            plain.reorder_cache(rows)
+def test_what_prompts_begin_with_in_common_is_read_once(make: Callable[..., LanguagePolicy]) -> None:
+    policy = make(keep_start=False)
+    prompts = [PROMPTS[1], PROMPTS[1] + " and you?", PROMPTS[1]]
+    alone = [policy.sample([p], sampling=SIX, seed=[3]).inputs["output_ids"][0] for p in prompts]
+    rows = forwards(policy)
+    rollout = policy.sample(prompts, sampling=SIX, seed=[3, 3, 3])
+    assert rows[0] == (1, max(len(p) for p in rollout.inputs["prompt_ids"]))
+    assert rollout.inputs["output_ids"] == alone
 
 
 def test_a_row_depends_on_the_seed_and_its_place_not_on_its_neighbours(make: Callable[..., LanguagePolicy]) -> None:
@@ -121,6 +112,17 @@ def test_a_row_depends_on_the_seed_and_its_place_not_on_its_neighbours(make: Cal
     assert outputs(PROMPTS, 2, 7) == base
 
 
+def test_a_request_with_a_seed_of_its_own_depends_on_nothing_else(make: Callable[..., LanguagePolicy]) -> None:
+    policy = make(keep_start=False)
+    together = policy.sample(PROMPTS, n=2, sampling=SIX, seed=[5, 6, 7])
+    assert together.how["drawn"]["seed"] == [5, 6, 7]
+    for i, (prompt, seed) in enumerate(zip(PROMPTS, [5, 6, 7], strict=True)):
+        alone = policy.sample([prompt], n=2, sampling=SIX, seed=seed)
+        assert alone.inputs["output_ids"] == together.inputs["output_ids"][2 * i : 2 * i + 2]
+    with pytest.raises(ValueError, match="seed has 2 entries for 3 starts"):
+        policy.sample(PROMPTS, seed=[1, 2])
+
+
 def test_seeded_sampling_leaves_the_global_generator_alone(make: Callable[..., LanguagePolicy]) -> None:
     policy = make(keep_start=False)
     before = torch.random.get_rng_state()
@@ -130,14 +132,14 @@ def test_seeded_sampling_leaves_the_global_generator_alone(make: Callable[..., L
 
 def force(policy: LanguagePolicy, monkeypatch: pytest.MonkeyPatch, script: list[int]) -> None:
     """Make the model say ``script`` whatever it is given."""
-    inner, step = generate.Decoder._forward, iter(script)
+    inner, step = generate.pick, iter(script)
 
-    def forced(self: Any, batch: Any) -> torch.Tensor:
-        logits = torch.full_like(inner(self, batch), -30.0)
+    def forced(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = torch.full_like(logits, -30.0)
         logits[:, next(step)] = 30.0
-        return logits
+        return inner(logits, uniform, sampling)
 
-    monkeypatch.setattr(generate.Decoder, "_forward", forced)
+    monkeypatch.setattr(generate, "pick", forced)
 
 
 def test_every_eos_of_the_generation_config_ends_a_completion(

@@ -3,12 +3,13 @@
 The forward pass is handed :class:`rewardkit.policies.language.segments.Segments` under the name ``segments``, which
 transformers passes down to the attention function beside the layer's window, soft cap and sinks. Without it the
 function attends as ``sdpa`` does, or by plain arithmetic where ``sdpa`` cannot (soft cap, sinks). While sampling,
-``keep`` is filled with every layer's keys and values of a packed row, and ``decode`` holds them for one token a row.
+``keep`` is filled with each call's keys and values of a packed row, and ``decode`` holds them for one token a row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,8 @@ from rewardkit.policies.language.narrow import Narrow
 from rewardkit.policies.language.segments import Call, Segments
 
 NAME = "rewardkit_segments"
+VARLEN = find_spec("torch.nn.attention.varlen") is not None
+"""Whether this torch has FlashAttention for rows of different lengths."""
 
 
 def attend(
@@ -83,7 +86,7 @@ def _read(parts: Sequence[Tensor], call: Call) -> Tensor:
 
 def _fused(query: Tensor, plain: bool) -> bool:
     """Whether FlashAttention takes rows of different lengths as they are."""
-    return query.is_cuda and plain and query.dtype in (torch.float16, torch.bfloat16)
+    return VARLEN and query.is_cuda and plain and query.dtype in (torch.float16, torch.bfloat16)
 
 
 def _varlen(rows: tuple[Tensor, ...], segments: Segments, window: int | None, scale: float | None) -> Tensor:
@@ -113,16 +116,14 @@ def segment_attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     segments: Segments | Narrow | None = None,
-    keep: dict[nn.Module, tuple[Tensor, Tensor]] | None = None,
+    keep: list[tuple[Tensor, Tensor]] | None = None,
     decode: DecodeCache | None = None,
     **given: Any,
 ) -> tuple[Tensor, None]:
     """The attention function: see the module. ``query`` ``[1, H, L, D]`` for a packed row; gives ``[1, L, H, D]``."""
     if decode is not None:
-        how = {"window": sliding_window, "scale": scaling, "softcap": softcap, "sinks": s_aux}
-        return decode.attend(module, query, key, value, **how), None
-    if keep is not None:
-        keep[module] = key, value
+        window, how = sliding_window, {"scale": scaling, "softcap": softcap, "sinks": s_aux}
+        return decode.attend(query, key, value, window=window, **how), None
     cap: dict[str, Any] = {"scale": scaling, "dropout": dropout, "softcap": softcap, "sinks": s_aux}
     if segments is None:
         if softcap is None and s_aux is None:
@@ -133,6 +134,8 @@ def segment_attention(
     if isinstance(segments, Narrow):
         key, value = segments.hold(key, value)
         segments = segments.asking
+    if keep is not None:
+        keep.append((key, value))
     rows = tuple(x[0].transpose(0, 1) for x in (query, key, value))
     if _fused(query, softcap is None and s_aux is None and not dropout and segments.blocks is None):
         return _varlen(rows, segments, sliding_window, scaling)[None], None

@@ -1,4 +1,4 @@
-"""Attention of one new token a row over its prompt, whose keys are read once for all its rows, and over its own past."""
+"""Attention of one new token a row: over its prompt, whose keys are read once for all its rows, and its own past."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Seats(NamedTuple):
     """Rows as members of their prompts, for prompts with different numbers of rows.
 
     Args:
-        rows: of each seat, prompt by prompt and as many seats a prompt, its row; any row where it is empty: ``[G * m]``.
+        rows: of each seat, prompt by prompt and as many a prompt, its row, any where it is empty: ``[G * m]``.
         seats: of each row, its seat: ``[R]``.
     """
 
@@ -40,16 +40,29 @@ class Seats(NamedTuple):
         return cls(torch.tensor(rows, device=device), torch.tensor(seats, device=device))
 
 
-def _seated(x: Tensor, prompts: int, seats: Seats | None) -> Tensor:
-    """Rows ``[R, H_kv, r, d]`` as members of their prompts, ``[G, H_kv, m, r, d]``."""
+def _seated(x: Tensor, rows: int, prompts: int, seats: Seats | None) -> Tensor:
+    """Rows ``[R * H_kv, r, d]`` as members of their prompts: ``[G * H_kv, m * r, d]``."""
+    if rows == prompts and seats is None:
+        return x
+    x = x.view(rows, -1, *x.shape[1:])
     x = x if seats is None else x.index_select(0, seats.rows)
-    return x.unflatten(0, (prompts, -1)).transpose(1, 2)
+    return x.view(prompts, -1, *x.shape[1:]).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
-def _risen(x: Tensor, seats: Seats | None) -> Tensor:
-    """Members of prompts ``[G, H_kv, m, r, d]`` as rows, ``[R, H_kv, r, d]``."""
-    x = x.transpose(1, 2).flatten(0, 1)
-    return x if seats is None else x.index_select(0, seats.seats)
+def _risen(x: Tensor, rows: int, prompts: int, each: int, seats: Seats | None) -> Tensor:
+    """Members of prompts ``[G * H_kv, m * r, d]`` as rows, ``[R * H_kv, r, d]``; ``each``: ``r``."""
+    if rows == prompts and seats is None:
+        return x
+    x = x.unflatten(1, (-1, each)).unflatten(0, (prompts, -1)).transpose(1, 2).flatten(0, 1)
+    return (x if seats is None else x.index_select(0, seats.seats)).flatten(0, 1)
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores ``[n * H_kv, q, k]`` with a mask ``[n, 1, k]`` added."""
+    if mask is None:
+        return scores
+    heads = len(scores) // len(mask)
+    return (scores.view(len(mask), heads * scores.shape[1], scores.shape[2]) + mask).view(scores.shape)
 
 
 def attend_rows(
@@ -68,30 +81,28 @@ def attend_rows(
     Args:
         query: ``[R, H, 1, D]``, rows in the order of their prompts. prompts: keys and values ``[G, H_kv, P, D]``.
         own: ``[R, H_kv, T, D]``. ``H_kv`` divides ``H``; no key is copied for the heads that share it.
-        masks: added to the scores: of the prompts ``[G, 1, 1, 1, P]``, of the rows' own ``[R, 1, 1, T]``.
+        masks: added to the scores: of the prompts ``[G, 1, P]``, of the rows' own ``[R, 1, T]``.
         softcap, sinks: see :func:`rewardkit.policies.language.attention.attend`.
 
     Returns:
         ``[R, 1, H, D]``.
     """
-    count, (rows, heads) = len(prompts[0]), own[0].shape[:2]
-    width = prompts[0].shape[2]
-    keys, values = (x.flatten(0, 1) for x in prompts)
-    own_keys, own_values = (x.flatten(0, 1) for x in own)
-    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
-    query = query.reshape(rows, heads, -1, query.shape[-1])
-    asked = _seated(query, count, seats)
-    far = torch.bmm(asked.flatten(2, 3).flatten(0, 1), keys.transpose(1, 2)).view(*asked.shape[:-1], width)
-    near = torch.bmm(query.flatten(0, 1), own_keys.transpose(1, 2)).unflatten(0, (rows, heads))
+    count, heads, width = prompts[0].shape[:3]
+    rows, _, length, size = own[0].shape
+    keys, values, own_keys, own_values = (x.flatten(0, 1) for x in (*prompts, *own))
+    query = (query * (size**-0.5 if scale is None else scale)).reshape(rows * heads, -1, size)
+    far = torch.bmm(_seated(query, rows, count, seats), keys.transpose(1, 2))
+    near = torch.bmm(query, own_keys.transpose(1, 2))
     if softcap is not None:
         far, near = (softcap * torch.tanh(x / softcap) for x in (far, near))
-    far, near = (x if mask is None else x + mask for x, mask in zip((far, near), masks, strict=True))
-    scores = torch.cat([far, _seated(near, count, seats)], -1)
+    far, near = (_masked(x, mask) for x, mask in zip((far, near), masks, strict=True))
+    parts = [far, _seated(near, rows, count, seats)]
     if sinks is not None:
-        column = sinks.to(scores.dtype).view(1, heads, 1, -1, 1)
-        scores = torch.cat([scores, column.expand(*scores.shape[:-1], 1)], -1)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    far = torch.bmm(weights[..., :width].flatten(2, 3).flatten(0, 1), values).view(*asked.shape[:-1], -1)
-    mine = _risen(weights[..., width : width + own[0].shape[2]], seats).flatten(0, 1)
-    found = _risen(far, seats) + torch.bmm(mine, own_values).unflatten(0, (rows, heads))
-    return found.flatten(1, 2)[:, None]
+        members = far.shape[1] // query.shape[1]
+        column = sinks.to(far.dtype).view(1, heads, 1, -1).expand(count, heads, members, -1)
+        parts.append(column.reshape(*far.shape[:2], 1))
+    scores = torch.cat(parts, -1)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+    far = _risen(torch.bmm(weights[..., :width], values), rows, count, query.shape[1], seats)
+    mine = _risen(weights[..., width : width + length], rows, count, query.shape[1], seats)
+    return (far + torch.bmm(mine, own_values)).view(rows, 1, -1, values.shape[-1])

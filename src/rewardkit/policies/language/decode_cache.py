@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from rewardkit.policies.language.decode_attention import Seats, attend_rows
@@ -38,8 +38,8 @@ class DecodeCache:
     """
 
     def __init__(self) -> None:
-        self.prompts: dict[nn.Module, Pair] = {}
-        self.own: dict[nn.Module, Pair] = {}
+        self.prompts: list[Pair] = []  # of each call of the attention function in a forward pass, in order
+        self.own: list[Pair] = []
         self.lengths: list[int] = []  # of each place, tokens of its prompt
         self.begins: list[int] = []  # of each place, the first column of its rows
         self.places: list[int] = []  # of each row, that of its prompt
@@ -47,15 +47,16 @@ class DecodeCache:
         self._stood: list[int] = []  # of each row, where it stands in ``own``; -1 for one that has added nothing
         self._settled = True
         self._capacity = 0
+        self._turn = 0  # calls so far in this forward pass
         self._seats: Seats | None = None
         self._masks: dict[Any, Any] = {}
         self._reads: dict[Any, _Read] = {}
 
-    def put(self, kept: Mapping[nn.Module, Pair], spans: Sequence[Tensor], n: int) -> list[int]:
+    def put(self, kept: Sequence[Pair], spans: Sequence[Tensor], n: int) -> list[int]:
         """Add prompts with ``n`` rows each.
 
         Args:
-            kept: of each layer, keys and values of a packed row, ``[1, H_kv, L, D]``.
+            kept: of each call of the attention function, keys and values of a packed row, ``[1, H_kv, L, D]``.
             spans: of each prompt, its columns in there, long.
 
         Returns:
@@ -68,13 +69,13 @@ class DecodeCache:
         self.begins += [0] * fresh
         for place, span in zip(chosen, spans, strict=True):
             self.lengths[place], self.begins[place] = len(span), self.at + 1
-        widest = max(len(s) for s in spans)
+        widest, places = max(len(s) for s in spans), len(self.lengths)
         columns = torch.stack([pad(s, (widest - len(s), 0)) for s in spans])
-        for module, (keys, values) in kept.items():
-            old = self.prompts.get(module, (None, None))
-            at = columns.to(keys.device)
-            put = (_put(o, x, at, chosen, len(self.lengths)) for o, x in zip(old, (keys, values), strict=True))
-            self.prompts[module] = next(put), next(put)
+        stored: Sequence[tuple[Tensor | None, Tensor | None]] = self.prompts or [(None, None)] * len(kept)
+        self.prompts = [
+            (_put(old[0], new[0], columns, chosen, places), _put(old[1], new[1], columns, chosen, places))
+            for old, new in zip(stored, kept, strict=True)
+        ]
         self.places += [p for p in chosen for _ in range(n)]
         self._stood += [-1] * (n * len(chosen))
         order = sorted(range(len(self.places)), key=self.places.__getitem__)
@@ -91,30 +92,29 @@ class DecodeCache:
         """Make room for one more token of each row."""
         if not self._settled:
             self._settle()
-        self.at += 1
+        self.at, self._turn = self.at + 1, 0
         self._reads.clear()
         if self.at == self._capacity:
             self._capacity += max(CHUNK, self._capacity // 2)
             self._masks.clear()
             self._own(lambda x: pad(x, (0, 0, 0, self._capacity - x.shape[2])))
 
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *, window: int | None, **how: Any
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, window: int | None, **how: Any) -> Tensor:
         """Append ``[R, H_kv, 1, D]`` and attend; see :func:`attend_rows`. ``window``: the layer's."""
-        if module not in self.own:
+        if self._turn == len(self.own):
             blank = (x.new_zeros(*x.shape[:2], self._capacity, x.shape[3]) for x in (key, value))
-            self.own[module] = next(blank), next(blank)
-        own, prompts = self.own[module], self.prompts[module]
+            self.own.append((next(blank), next(blank)))
+        own, prompts = self.own[self._turn], self.prompts[self._turn]
+        self._turn += 1
         for room, new in zip(own, (key, value), strict=True):
             room.select(2, self.at).copy_(new.select(2, 0))
         read = self._read(window, query, prompts[0].shape[2])
-        far = prompts[0][:, :, read.far :], prompts[1][:, :, read.far :]
+        far = (prompts[0][:, :, read.far :], prompts[1][:, :, read.far :]) if read.far else prompts
         near = own[0][:, :, read.near : self.at + 1], own[1][:, :, read.near : self.at + 1]
         return attend_rows(query, far, near, self._seats, read.masks, **how)
 
     def _own(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.own = {module: (change(keys), change(values)) for module, (keys, values) in self.own.items()}
+        self.own = [(change(keys), change(values)) for keys, values in self.own]
 
     def _settle(self) -> None:
         """Bring what is stored in line with the rows that are left and those that came."""
@@ -123,10 +123,11 @@ class DecodeCache:
             self.lengths, self.begins = [self.lengths[p] for p in left], [self.begins[p] for p in left]
             self.places = [left.index(p) for p in self.places]
             longest = max(self.lengths)
-            for module, pair in self.prompts.items():
-                at = torch.tensor(left, device=pair[0].device)
-                keys, values = (x[:, :, x.shape[2] - longest :].index_select(0, at) for x in pair)
-                self.prompts[module] = keys, values
+
+            def kept(x: Tensor) -> Tensor:
+                return x[:, :, x.shape[2] - longest :].index_select(0, torch.tensor(left, device=x.device))
+
+            self.prompts = [(kept(keys), kept(values)) for keys, values in self.prompts]
         first = min(self.begins[p] for p in self.places)
         width = self.at + 1 - first
         self._capacity = width + max(CHUNK, width // 2)
@@ -142,8 +143,7 @@ class DecodeCache:
         self._own(moved) if len(to) else self.own.clear()
         self.begins, self.at = [b - first for b in self.begins], self.at - first
         self._stood = list(range(len(self.places)))
-        device = next(iter(self.prompts.values()))[0].device
-        self._seats = Seats.of(self.places, len(self.lengths), device)
+        self._seats = Seats.of(self.places, len(self.lengths), self.prompts[0][0].device)
         self._masks.clear()
         self._settled = True
 
@@ -157,7 +157,7 @@ class DecodeCache:
             first, last = (int(min(width, max(0, end(hidden.values())))) for end in (min, max))
             if last > first:
                 low = torch.tensor([hidden.get(p, 0) for p in range(len(self.lengths))], device=like.device)
-                beyond = torch.arange(width, device=like.device) < low.view(-1, 1, 1, 1, 1)
+                beyond = torch.arange(width, device=like.device) < low[:, None, None]
                 moving = like.new_zeros(beyond.shape).masked_fill_(beyond, -math.inf)
                 far = moving if far is None else far + moving
             start = max(0, self.at + 1 - window) if window else 0
@@ -171,21 +171,21 @@ class DecodeCache:
         if key not in self._masks:
             far = _before([width - length for length in self.lengths], width, like)
             near = _before([self.begins[p] for p in self.places], self._capacity, like)
-            self._masks[key] = None if far is None else far[:, None], near
+            self._masks[key] = far, near
         return self._masks[key]
 
 
 def _before(firsts: Sequence[int], width: int, like: Tensor) -> Tensor | None:
-    """Minus infinity in the columns before each one's first: ``[n, 1, 1, width]``; ``None`` where all begin at 0."""
+    """Minus infinity in the columns before each one's first: ``[n, 1, width]``; ``None`` where all begin at 0."""
     if not any(firsts):
         return None
     hidden = torch.arange(width) < torch.tensor(firsts)[:, None]
-    return torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -math.inf)[:, None, None].to(like.device)
+    return torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -math.inf)[:, None].to(like.device)
 
 
 def _put(old: Tensor | None, row: Tensor, columns: Tensor, chosen: Sequence[int], places: int) -> Tensor:
     """Columns ``[k, W]`` of a packed row ``[1, H_kv, L, D]`` at the chosen places: the old store, or a larger one."""
-    fresh = row[0].index_select(1, columns.flatten()).unflatten(1, columns.shape).transpose(0, 1)
+    fresh = row[0].index_select(1, columns.flatten().to(row.device)).unflatten(1, columns.shape).transpose(0, 1)
     width = columns.shape[1]
     if old is None or len(old) < places or old.shape[2] < width:
         larger = fresh.new_zeros(places, fresh.shape[1], max(width, 0 if old is None else old.shape[2]), fresh.shape[3])

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from rewardkit.policies.language.batch import Batch, Row, accepts, forward_inputs
+from rewardkit.policies.language.batch import Row
 from rewardkit.policies.language.decode_cache import DecodeCache, Pair
-from rewardkit.policies.language.packing import Collator
+from rewardkit.policies.language.packing import Collator, Read
 from rewardkit.policies.language.tries import tries
 
 FREE = 0.25
@@ -22,10 +21,11 @@ class PackedDecoder:
 
     Args:
         model: a transformers causal LM that takes packed rows. collator: makes the batches of prompts.
+        read: gives the model's logits at some places of a batch.
     """
 
-    def __init__(self, model: Any, collator: Collator) -> None:
-        self.model, self.collator = model, collator
+    def __init__(self, model: Any, collator: Collator, read: Read) -> None:
+        self.model, self.collator, self.read = model, collator, read
         self.alive: list[int] = []
         self.cache = DecodeCache()
         self.logits, self._next = torch.empty(0), torch.empty(0)
@@ -39,11 +39,8 @@ class PackedDecoder:
         Args:
             sizes: tokens of each prompt, and of each of its rows at most. budget: tokens of prompts and rows together.
         """
-        free = (
-            budget
-            - sum(self._sizes[i] for i in self.alive)
-            - sum(self.cache.lengths[p] for p in set(self.cache.places))
-        )
+        prompts = sum(self.cache.lengths[p] for p in set(self.cache.places))
+        free = budget - prompts - sum(self._sizes[i] for i in self.alive)
         if self.alive and free < FREE * budget:
             return 0
         count = 0
@@ -61,9 +58,10 @@ class PackedDecoder:
         batch = self.collator.pack(prompts, group)
         read = sorted(zip([row for trie in group for row in trie.rows], batch.places, strict=True), key=lambda x: x[0])
         spans = [span for _, span in read]
-        last = torch.stack([span[-1] for span in spans]).to(batch.ids.device)
-        kept: dict[nn.Module, Pair] = {}
-        logits = self._forward(batch, last, keep=kept)
+        last = torch.stack([span[-1] for span in spans])
+        kept: list[Pair] = []
+        logits = self.read(batch._replace(media={**batch.media, "keep": kept}), last)
+        last = last.to(logits.device)
         behind = batch.positions.reshape(-1, batch.ids.shape[1]).amax(0)[last] + 1
         members = torch.tensor([g for g, rows in enumerate(numbers) for _ in rows], device=last.device)
         fresh = logits[members], behind[members, None]
@@ -89,13 +87,6 @@ class PackedDecoder:
             input_ids=ids, attention_mask=self._mask, position_ids=self._next, use_cache=False, decode=self.cache
         )
         self.logits, self._next = out.logits[:, -1], self._next + 1
-
-    def _forward(self, batch: Batch, places: Tensor, **given: Any) -> Tensor:
-        """Logits at these places of a packed row, ``[n, V]``."""
-        inputs = forward_inputs(self.model, batch) | {"use_cache": False} | given
-        if accepts(self.model, "logits_to_keep"):
-            return self.model(**inputs, logits_to_keep=places).logits[0]
-        return self.model(**inputs).logits[0, places]
 
     def _reorder(self, order: Sequence[int]) -> None:
         if order != list(range(len(self.alive))):

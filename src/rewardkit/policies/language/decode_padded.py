@@ -1,4 +1,4 @@
-"""Rows that sample together under any causal model: prompts padded on the left, and a cache as transformers keeps it."""
+"""Rows that sample together under any causal model: prompts padded on the left, transformers' own cache."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class PaddedDecoder:
         return self._decoder.logits
 
     def admits(self, sizes: Iterable[tuple[int, int]], n: int, budget: int) -> int:
-        """How many of the prompts that wait, longest first, join now: see ``PackedDecoder``, whose cache has no padding."""
+        """How many of the prompts that wait, the longest first, join now: none while others are read."""
         if self.alive:
             return 0
         longest = sum(next(iter(sizes)))

@@ -60,6 +60,25 @@ def row_seed(seed: int, start: int, member: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def row_seeds(seed: int | Sequence[int], starts: int, n: int) -> list[int]:
+    """The seeds of ``n`` rows a start.
+
+    Args:
+        seed: of the whole call, or one a start: its rows are then those of a call with this start and seed alone.
+
+    Raises:
+        ValueError: for another number of seeds than of starts.
+
+    >>> row_seeds([5, 5], 2, 1) == row_seeds(5, 1, 1) * 2
+    True
+    """
+    if not isinstance(seed, Sequence):
+        return [row_seed(seed, i, k) for i in range(starts) for k in range(n)]
+    if len(seed) != starts:
+        raise ValueError(f"seed has {len(seed)} entries for {starts} starts: give one a start, or a number")
+    return [row_seed(s, 0, k) for s in seed for k in range(n)]
+
+
 def chances(seed: int, length: int) -> Tensor:
     """Numbers in ``[0, 1)``, one for each token of a row, ``[length]``: a generator's own, on every device the same."""
     generator = torch.Generator().manual_seed(seed)

@@ -20,7 +20,6 @@ from rewardkit.policies.language.batch import (
     Layout,
     Row,
     Side,
-    by_length,
     forward_inputs,
     output_places,
     over_rows,
@@ -29,12 +28,13 @@ from rewardkit.policies.language.batch import (
 from rewardkit.policies.language.codec import Codec, Truncation, end_ids
 from rewardkit.policies.language.decode_packed import PackedDecoder
 from rewardkit.policies.language.decode_padded import PaddedDecoder
-from rewardkit.policies.language.generate import Completion, generate, row_seed
+from rewardkit.policies.language.generate import Completion, Decoding, generate, row_seeds
 from rewardkit.policies.language.modes import plain
 from rewardkit.policies.language.narrow import read_states
 from rewardkit.policies.language.packing import Collator, branches_gap, can_pack, layout
 from rewardkit.policies.language.sampling import Sampling
 from rewardkit.policies.language.scratch import scratch_model
+from rewardkit.policies.language.served import Server, served
 from rewardkit.policies.language.starts import begin, spoken
 from rewardkit.policies.language.stepwise import TextSteps
 from rewardkit.policies.language.turns import padded, play, turns_of
@@ -79,6 +79,9 @@ class LanguagePolicy(LanguageViews, TextSteps):
     >>> len(rollout), bool(ratio.abs().max() < 1e-4)
     (2, True)
     """
+
+    server: Server | None = None
+    """Where the live policy samples; by itself without."""
 
     def __init__(
         self,
@@ -254,12 +257,13 @@ class LanguagePolicy(LanguageViews, TextSteps):
         *,
         env: Callable[[], TextEnv] | None = None,
         sampling: Sampling | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> Rollout:
         """``n`` completions a start, with ``old_logps`` (float32, untruncated, at the sampling temperature).
 
         A start is a prompt, or a :class:`Sample`; one with an output and ``ended="cut"`` is continued: its beginning
-        is in the row with mask 0. A row depends on its prompt, the seed and its number alone, not on its neighbours.
+        is in the row with mask 0. A row depends on its prompt, the seed and its number alone, not on its neighbours;
+        with one seed a start, on that and its number in its group.
         ``cost.tokens`` counts prompt tokens once a start, and sampled tokens.
 
         With ``env``, a function that makes a :class:`rewardkit.protocols.TextEnv`, a row is a game of several turns,
@@ -276,11 +280,12 @@ class LanguagePolicy(LanguageViews, TextSteps):
             raise ValueError(f"sample needs at least one start and n >= 1, not {len(starts)} and {n}")
         if seed is None:
             seed = int(torch.randint(2**62, ()))
+        seeds = row_seeds(seed, len(starts), n)
+        how = {"temperature": options.temperature, "drawn": {**asdict(options), "seed": seed}}
         if env is not None:
-            return play(self, starts, n, env, options, seed)
+            return play(self, starts, n, env, options, seeds, how)
         read = [begin(self.codec, i, s, options) for i, s in enumerate(starts)]
         media = self._media(starts)
-        seeds = [row_seed(seed, i, k) for i in range(len(starts)) for k in range(n)]
         completions = self._complete([p + o for p, o in read], n, options, seeds, media)
         samples, outputs, logps, weights, prompts = [], [], [], [], []
         for row, c in enumerate(completions):
@@ -299,7 +304,7 @@ class LanguagePolicy(LanguageViews, TextSteps):
             tensors={"old_logps": padded(logps, self.device)},
             inputs={"prompt_ids": prompts, "output_ids": outputs}
             | {k: [v[row // n] for row in range(len(samples))] for k, v in media.items()},
-            how={"temperature": options.temperature, "drawn": {**asdict(options), "seed": seed}},
+            how=how,
             versions={self.view: self.version},
             cost=Cost(calls=len(samples), tokens=tokens, seconds=time.perf_counter() - began),
         )
@@ -314,20 +319,33 @@ class LanguagePolicy(LanguageViews, TextSteps):
         """``n`` completions a prompt; ``media`` as :meth:`_media` gives it."""
         shown = media.get("media", [NOTHING] * len(prompts))
         context = self.codec.max_length
+        limits = [min(sampling.max_new_tokens, (context or 2**62) - len(p)) for p in prompts]
         rows = [Row(p, [], m) for p, m in zip(prompts, shown, strict=True)]
+        if self.server is not None and self.view == "live":
+            return served(self, self.server, rows, n, sampling, seeds=seeds, limits=limits)
         packs = self._packs(next((r for r in rows if r.media), rows[0]))
         with self._weights(), evaluating(self.module):
             return generate(
-                (PackedDecoder if packs else PaddedDecoder)(self._core, self._collator),
+                self._decoder(packs),
                 rows,
                 n,
                 sampling,
                 seeds=seeds,
-                limits=[min(sampling.max_new_tokens, (context or 2**62) - len(p)) for p in prompts],
+                limits=limits,
                 eos_ids=self.codec.eos_ids,
                 decode=self.codec.text,
                 budget=self.max_tokens,
             )
+
+    def _decoder(self, packs: bool) -> Decoding:
+        """What writes rows, without any yet; ``packs``: whether the model takes packed rows."""
+
+        def read(batch: Batch, places: Tensor) -> Tensor:
+            return self._to_logits(self._states(batch, places))
+
+        if packs:
+            return PackedDecoder(self._core, self._collator, read)
+        return PaddedDecoder(self._core, self._collator)
 
     def evaluate(self, rollout: Rollout, want: Sequence[Want] = ("logps",)) -> dict[str, Tensor]:
         """``logps`` and ``entropy`` (nats), float32 ``[B, T]``, at the temperature the rollout was sampled with.

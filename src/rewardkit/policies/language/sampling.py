@@ -116,8 +116,8 @@ def check_finite(logps: Sequence[float]) -> None:
     bad = sum(not math.isfinite(x) for x in logps)
     if bad:
         raise FloatingPointError(
-            f"the model's logits are not finite in {bad} of {len(logps)} rows: its weights may have diverged (lower the "
-            "learning rate), or its type is too narrow (load it in float32)"
+            f"the model's logits are not finite in {bad} of {len(logps)} rows: its weights may have diverged "
+            "(lower the learning rate), or its type is too narrow (load it in float32)"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,7 +61,13 @@ class Row:
 
 
 def play(
-    policy: Any, starts: Sequence[Sample], n: int, env: Callable[[], TextEnv], sampling: Sampling, seed: int
+    policy: Any,
+    starts: Sequence[Sample],
+    n: int,
+    env: Callable[[], TextEnv],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    how: Mapping[str, Any],
 ) -> Rollout:
     """``n`` games from each start; see :meth:`rewardkit.policies.language.LanguagePolicy.sample`.
 
@@ -70,15 +76,18 @@ def play(
     environment ends with is ``hidden["state"]`` of the sample.
 
     A turn reads its whole context anew; only the first is shared by the rows of a start.
+
+    Args:
+        seeds: one a game. how: of the rollout.
     """
     began = time.perf_counter()
     rows = [_begin(policy, i, start, env()) for i, start in enumerate(starts) for _ in range(n)]
     media = policy._media([row.sample for row in rows])
     for turn in range(sampling.max_turns):
         live = [i for i, row in enumerate(rows) if not row.over]
-        seeds = [row_seed(row_seed(seed, i // n, i % n), turn, 0) for i in live]
+        drawn = [row_seed(seeds[i], turn, 0) for i in live]
         shown = {k: [v[i] for i in live] for k, v in media.items()}
-        for i, found in zip(live, _answers(policy, [rows[i] for i in live], n, sampling, seeds, shown), strict=True):
+        for i, found in zip(live, _answers(policy, [rows[i] for i in live], n, sampling, drawn, shown), strict=True):
             _advance(policy, rows[i], found, sampling)
         if all(row.over for row in rows):
             break
@@ -92,7 +101,7 @@ def play(
         segments={"turn": turns.long()},
         tensors={"old_logps": padded([r.logps for r in rows], policy.device)},
         inputs={"prompt_ids": [r.prompt for r in rows], "output_ids": [r.ids for r in rows], **media},
-        how={"temperature": sampling.temperature, "drawn": {**asdict(sampling), "seed": seed}},
+        how=dict(how),
         versions={policy.view: policy.version},
         cost=Cost(calls=sum(r.count for r in rows), tokens=tokens, seconds=time.perf_counter() - began),
     )
