@@ -87,7 +87,11 @@ def side(setting: Setting, name: str, folder: Path) -> Iterator[Side]:
 
 
 def alternate(setting: Setting, repetitions: int = REPETITIONS) -> dict[str, list[dict[str, Any]]]:
-    """Both sides by turns, from one checkpoint; each side is one process, or one a repetition for memory."""
+    """Both sides by turns, from one checkpoint; each side is one process, for memory a fresh one.
+
+    Memory is taken once: it hardly varies, and the peer's step takes minutes.
+    """
+    repetitions = 1 if setting.memory else repetitions
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
     with tempfile.TemporaryDirectory() as parent, ExitStack() as kept:
         folder = Path(parent)

@@ -265,10 +265,13 @@ def _cut(rollout: Rollout, size: int) -> list[Rollout]:
 
 
 def _seen(rollout: Rollout) -> Rollout:
-    """What a step decides by, on the host: one copy, and none where it is there already."""
+    """What a step decides by, on the host, copied once; where it is there already it is the rollout itself."""
     if rollout.mask.device.type == "cpu":
         return rollout
-    small = {"rank": rollout["rank"]} if "rank" in rollout else {}
-    ties: dict[str, Any] = {"parent": rollout.parent, "start": rollout.start}
-    bare = Rollout(rollout.samples, rollout.mask, rollout.group, rollout.family, tensors=small, **ties).to("cpu")
-    return bare.with_tensors(row=torch.arange(len(rollout)))
+    names = [n for n in ("group", "family", "rank", "parent", "start") if n in rollout]
+    near = dict(zip(names, torch.stack([rollout[n].double() for n in names]).cpu(), strict=True))
+    rank = {"rank": near.pop("rank")} if "rank" in near else {}
+    numbers = {k: v.long() for k, v in near.items()}
+    return Rollout(
+        rollout.samples, rollout.mask.cpu(), **numbers, tensors={**rank, "row": torch.arange(len(rollout))}
+    )  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
-from tests.policies.language.conftest import FAMILIES
+from tests.policies.language.conftest import FAMILIES, build
 from torch import Tensor
 
 from rewardkit.objectives.preference import dpo
@@ -218,3 +220,90 @@ def test_the_model_generates_as_before(make: Callable[..., LanguagePolicy]) -> N
     before = policy._core.generate(ids, **plain)
     policy.evaluate(policy.encode(SAMPLES[:2]))
     assert torch.equal(policy._core.generate(ids, **plain), before)
+
+
+def test_attention_that_somebody_sets_later_does_no_harm(make: Callable[..., LanguagePolicy]) -> None:
+    policy = make("llama", keep_start=False)
+    rollout = policy.encode(SAMPLES)
+    with torch.no_grad():
+        before = policy.evaluate(rollout)["logps"]
+        for name in ("eager", "sdpa"):
+            policy._core.set_attn_implementation(name)
+            assert torch.allclose(policy.evaluate(rollout)["logps"], before, atol=1e-5)
+
+
+def test_a_last_layer_that_is_replaced_does_no_harm(make: Callable[..., LanguagePolicy]) -> None:
+    policy = make("llama", keep_start=False)
+    rollout = policy.encode([Sample(LONG, " fine"), Sample(LONG, " hello to the dog")])
+    with torch.no_grad():
+        before = policy.evaluate(rollout)["logps"]
+        policy._core.model.layers[-1] = copy.deepcopy(policy._core.model.layers[-1])
+        assert torch.allclose(policy.evaluate(rollout)["logps"], before, atol=1e-5)
+
+
+def test_hooks_of_the_last_layer_run_once(make: Callable[..., LanguagePolicy]) -> None:
+    """A steering vector added to its input is added once."""
+    policy = make("llama", keep_start=False)
+    rollout = policy.encode([Sample(LONG, " fine"), Sample(LONG, " hello to the dog")])
+    policy.evaluate(rollout)
+    steer = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    policy._core.model.layers[-1].register_forward_pre_hook(lambda module, args: (args[0] + steer, *args[1:]))
+    with torch.no_grad():
+        assert torch.allclose(policy.evaluate(rollout)["logps"], separate(unpacked(policy), rollout), atol=2e-5)
+
+
+def test_threads_may_share_a_model(make: Callable[..., LanguagePolicy]) -> None:
+    policy = make("llama", keep_start=False)
+    rollout = policy.encode([Sample(LONG, " fine"), Sample(LONG, " hello to the dog")])
+
+    def run(_: int) -> Tensor:
+        with torch.no_grad():
+            return policy.evaluate(rollout)["logps"]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(run, range(40)))
+    assert all(torch.allclose(x, found[0], atol=1e-6) for x in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["qwen3_next", "llama4", "llama", "gemma2"])
+def test_half_precision_hides_nothing_from_the_probe(
+    name: str, dtype: torch.dtype, make: Callable[..., LanguagePolicy], tokenizer: Any
+) -> None:
+    """Flat weights and coarse rounding: the probe is run in single precision too."""
+    model = build(name, tokenizer)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.div_(6)
+    policy = LanguagePolicy(model.to(dtype), tokenizer, keep_start=False)
+    policy.evaluate(policy.encode(SAMPLES[:2]))
+    assert (policy._core.config._attn_implementation == NAME) == (name not in REFUSED)
+    assert all(p.dtype == dtype for p in policy.module.parameters())
+
+
+def test_the_probe_does_not_see_autocast(make: Callable[..., LanguagePolicy], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_KINDS", {})
+    policy = make("llama", keep_start=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        policy.evaluate(policy.encode(SAMPLES[:2]))
+    assert policy._core.config._attn_implementation == NAME
+
+
+def test_models_that_choose_their_keys_are_refused(tokenizer: Any) -> None:
+    """Sparse attention hands its choice to the attention function, which would pass over it in silence."""
+    from transformers import DeepseekV32Config, DeepseekV32ForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16}
+    parts = {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "index_topk": 32, "index_head_dim": 8}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 1, "n_group": 1, "topk_group": 1, "index_n_heads": 2}
+    plain = {"vocab_size": len(tokenizer), "max_position_embeddings": 96, "eos_token_id": tokenizer.eos_token_id}
+    torch.manual_seed(0)
+    model = DeepseekV32ForCausalLM(DeepseekV32Config(**sizes, **heads, **parts, **experts, **plain)).eval()
+    before = model.config._attn_implementation
+    policy = LanguagePolicy(model, tokenizer, keep_start=False)
+    rollout = policy.encode([Sample(LONG, " fine"), Sample(LONG, " hello to the dog")])
+    with torch.no_grad():
+        assert torch.allclose(policy.evaluate(rollout)["logps"], separate(policy, rollout), atol=1e-4)
+    assert model.config._attn_implementation == before

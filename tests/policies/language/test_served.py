@@ -54,7 +54,7 @@ class Fake:
 
         self.inner = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.inner.server_port}/v1"
-        threading.Thread(target=self.inner.serve_forever, daemon=True).start()
+        threading.Thread(target=self.inner.serve_forever, args=(0.01,), daemon=True).start()
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(body)

@@ -72,3 +72,9 @@ def test_few_common_tokens_are_not_worth_a_node() -> None:
 def test_bins_hold_what_fits_in_order() -> None:
     found = tries([[i] * 10 for i in range(5)], [None] * 5, 100)
     assert [[t.rows[0] for t in group] for group in binned(found, 25)] == [[0, 1], [2, 3], [4]]
+
+
+def test_nesting_may_be_deep() -> None:
+    rows = [[7] * n for n in range(1, 1500)]
+    [trie] = tries(rows, [None] * len(rows), 10**9, least=1)
+    assert trie.size == 1499

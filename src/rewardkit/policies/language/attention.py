@@ -25,6 +25,8 @@ from rewardkit.policies.language.narrow import Narrow
 from rewardkit.policies.language.segments import Call, Segments
 
 NAME = "rewardkit_segments"
+UNKNOWN = ("indices", "block_indices", "position_bias", "sinks")
+"""What some models hand their attention function and this one knows nothing of."""
 VARLEN = find_spec("torch.nn.attention.varlen") is not None
 """Whether this torch has FlashAttention for rows of different lengths."""
 
@@ -125,6 +127,9 @@ def segment_attention(
         window, how = sliding_window, {"scale": scaling, "softcap": softcap, "sinks": s_aux}
         return decode.attend(query, key, value, window=window, **how), None
     cap: dict[str, Any] = {"scale": scaling, "dropout": dropout, "softcap": softcap, "sinks": s_aux}
+    unknown = sorted(name for name in UNKNOWN if given.get(name) is not None)
+    if unknown or (segments is not None and attention_mask is not None and attention_mask.numel() > 1):
+        raise TypeError(f"{type(module).__name__} attends in a way of its own ({', '.join(unknown) or 'its mask'})")
     if segments is None:
         if softcap is None and s_aux is None:
             options = {"sliding_window": sliding_window, "scaling": scaling, "dropout": dropout}
@@ -142,7 +147,7 @@ def segment_attention(
     # Split and concatenated, never indexed: the backward pass of a slice fills a whole row with zeros.
     sizes = (segments.asked, segments.sizes, segments.sizes)
     queries, keys, values = (x.split(list(size)) for x, size in zip(rows, sizes, strict=True))
-    found = list(queries)
+    found = [v.new_empty(0, query.shape[1], v.shape[-1]) for v in values]
     for call in segments.plan(sliding_window, query):
         q = _together([queries[s] for s in call.members])
         out = attend(q, _read(keys, call), _read(values, call), call.mask, causal=call.causal, **cap)

@@ -18,6 +18,7 @@ The context that generates is ``ids(prompt)``, and what is trained is exactly wh
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -27,8 +28,8 @@ from rewardkit.types import Sample
 
 Truncation = Literal["raise", "left", "right"]
 
-REMEMBERED = 1024
-"""Prompts whose ids are kept."""
+REMEMBERED = 2**18
+"""Tokens of prompts that are kept."""
 
 REWRITES = (
     "the chat template does not render a dialogue's beginning as a prefix of the dialogue (it trims or drops earlier "
@@ -54,7 +55,7 @@ class Codec:
     max_length: int | None = None
     truncation: Truncation = "raise"
     tool_format: str = "hermes"
-    _known: dict[Any, list[int]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _known: dict[Any, array[int]] = field(default_factory=dict, init=False, compare=False, repr=False)
     parts: ClassVar[frozenset[str]] = frozenset()
     """Types of message parts that a prompt may have instead of text alone."""
 
@@ -144,11 +145,12 @@ class Codec:
     def _again(self, encode: Callable[[str], list[int]], text: str) -> list[int]:
         """The ids of a text that comes several times, as the prompt of a pair or a group does."""
         key = (encode.__name__, text)
-        if key not in self._known:
-            if len(self._known) >= REMEMBERED:
+        ids = self._known.get(key)
+        if ids is None:
+            ids = self._known[key] = array("q", encode(text))
+            if sum(map(len, self._known.values())) > REMEMBERED:
                 self._known.clear()
-            self._known[key] = encode(text)
-        return list(self._known[key])
+        return ids.tolist()
 
     def _leading(self) -> list[int]:
         return self._again(self._specials, "a")

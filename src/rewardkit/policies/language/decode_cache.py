@@ -140,7 +140,10 @@ class DecodeCache:
             roomy[:, :, :width].index_copy_(0, to.to(x.device), old)
             return roomy
 
-        self._own(moved) if len(to) else self.own.clear()
+        if len(to):
+            self._own(moved)
+        else:
+            self.own.clear()
         self.begins, self.at = [b - first for b in self.begins], self.at - first
         self._stood = list(range(len(self.places)))
         self._seats = Seats.of(self.places, len(self.lengths), self.prompts[0][0].device)

@@ -9,8 +9,7 @@ time it runs for the tokens that are read, over those keys.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -93,26 +92,28 @@ def always_whole(model: nn.Module) -> None:
     _LAST[model] = None
 
 
-@contextmanager
-def answering(layer: nn.Module, narrow: Narrow) -> Iterator[None]:
-    """While this lasts ``layer`` runs for the tokens at ``narrow.at`` alone."""
-    length = sum(narrow.asking.sizes)
-
-    def run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        if kwargs.get("segments") is narrow:
-            return None
-        whole = kwargs | {"segments": narrow}
-        try:
-            module(*args, **whole)
-        except _HeldError:
-            return _taken(args, narrow.at, length), _taken(whole, narrow.at, length)
-        raise RuntimeError(f"{type(module).__name__} did not call its attention function")
-
-    hook = layer.register_forward_pre_hook(run, with_kwargs=True)
+def _last_answers(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    """The forward pre-hook. What it does is said by the segments that come with the call, so several threads may run
+    one model."""
+    segments = kwargs.get("segments")
+    if not isinstance(segments, Segments) or segments.narrow is None:
+        return None
+    narrow: Narrow = segments.narrow
+    length, given = sum(segments.sizes), kwargs | {"segments": narrow}
     try:
-        yield
-    finally:
-        hook.remove()
+        module.forward(*args, **given)  # not the module itself: its hooks run once, in the call that goes on
+    except _HeldError:
+        return _taken(args, narrow.at, length), _taken(given, narrow.at, length)
+    raise RuntimeError(f"{type(module).__name__} did not call its attention function")
+
+
+def _hooked(layer: nn.Module) -> bool:
+    """Whether the hook is the last to see what the layer is given: one that came after it could still change that."""
+    hooks = list(layer._forward_pre_hooks.values())
+    if _last_answers not in hooks:
+        layer.register_forward_pre_hook(_last_answers, with_kwargs=True)
+        return True
+    return hooks[-1] is _last_answers
 
 
 def _taken(given: Any, at: Tensor, length: int) -> Any:
@@ -133,13 +134,17 @@ def read_states(model: Any, run: Callable[[], Tensor], batch: Batch, places: Ten
     Args:
         model: of transformers. run: its forward pass over the batch, ``[B, L, H]``. places: long, on the host.
     """
-    segments = batch.media.get("segments")
+    segments: Any = batch.media.get("segments")
     narrow = None if segments is None else narrowed(segments, places)
     layer = None if narrow is None else last_layer(model)
-    if narrow is None or layer is None:
+    if narrow is None or layer is None or not _hooked(layer):
         states = run()
         return states.flatten(0, 1).index_select(0, places.to(states.device))
-    with answering(layer, narrow):
+    segments.narrow = narrow
+    try:
         states = run()
-    at = torch.searchsorted(narrow.at, places)
+    finally:
+        segments.narrow = None
+    # A last layer that was put in the place of this one computes all.
+    at = torch.searchsorted(narrow.at, places) if states.shape[1] == len(narrow.at) else places
     return states.flatten(0, 1).index_select(0, at.to(states.device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ from rewardkit.policies.modes import evaluating
 
 log = logging.getLogger(__name__)
 
+SINGLE = 2 * 10**9
+"""Weights in half precision that are copied to single precision for the probe."""
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 """How far packed log-probs may be from separate ones; in half precision on average, where rounding differs by as much
 between any two ways to compute them."""
@@ -122,15 +125,18 @@ def can_pack(model: Any, gap: Callable[[], float], *, shown: bool = False) -> bo
     :mod:`rewardkit.policies.language.attention` from then on; where it is no a warning says so.
 
     Args:
-        model: of transformers. gap: runs the probe: how far its packed values are from separate ones.
+        model: of transformers. gap: runs the probe: how far its packed values are from those that its own attention
+            gives of separate rows.
         shown: whether the probe shows pictures, which is another question.
     """
     known = _MODELS.setdefault(model, {})
+    if known.get(shown, "no") != "no" and _attention(model) != NAME:
+        _use(model, NAME)  # somebody has set another one since
     if shown not in known:
         dtype = next(model.parameters()).dtype
         key = (type(model), model.config.to_json_string(), dtype, shown)
         if key not in _KINDS:
-            _KINDS[key] = _ability(model, gap, TOLERANCE.get(dtype, 0.0))
+            _KINDS[key] = _ability(model, gap)
         known[shown] = _KINDS[key]
         if known[shown] != "no":
             _use(model, NAME)
@@ -139,25 +145,63 @@ def can_pack(model: Any, gap: Callable[[], float], *, shown: bool = False) -> bo
     return known[shown] != "no"
 
 
-def _ability(model: Any, gap: Callable[[], float], tolerance: float) -> Ability:
+def _ability(model: Any, gap: Callable[[], float]) -> Ability:
     """The best that the probe allows."""
-    before, said = model.config.get_text_config()._attn_implementation, ""
-    _use(model, NAME)
+    said = ""
     for ability in ("narrow", "packed"):
         if ability == "packed":
             always_whole(model)
         try:
-            off = gap()
+            with torch.autocast(next(model.parameters()).device.type, enabled=False):
+                off = gap() / _tolerance(model)
+                if off <= 1 and _tolerance(model) > TOLERANCE[torch.float32]:
+                    with _single(model):
+                        off = gap() / _tolerance(model)
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as error:
             said = f"it cannot be run so ({type(error).__name__}: {str(error)[:120]})"
         else:
-            said = f"its values are off by {off:.2g}"
-            if off <= tolerance:
+            said = f"its values are off by {off * _tolerance(model):.2g}"
+            if off <= 1:
                 return ability
-    _use(model, before)
     name = type(model).__name__
     log.warning("%s does not take packed rows, %s: a prompt is computed once for each of its answers", name, said)
     return "no"
+
+
+def _tolerance(model: Any) -> float:
+    return TOLERANCE.get(next(model.parameters()).dtype, 0.0)
+
+
+@contextmanager
+def _single(model: Any) -> Iterator[None]:
+    """The model in single precision for a moment, where it is small enough: half precision hides what is wrong."""
+    halves = [p for p in model.parameters() if p.dtype in (torch.float16, torch.bfloat16)]
+    if sum(p.numel() for p in halves) > SINGLE:
+        yield
+        return
+    kept = [p.data for p in halves]
+    for p in halves:
+        p.data = p.data.float()
+    try:
+        yield
+    finally:
+        for p, data in zip(halves, kept, strict=True):
+            p.data = data
+
+
+@contextmanager
+def attending(model: Any) -> Iterator[None]:
+    """The model with the attention function of packed rows, for as long as this lasts."""
+    before = _attention(model)
+    _use(model, NAME)
+    try:
+        yield
+    finally:
+        _use(model, before)
+
+
+def _attention(model: Any) -> str:
+    return str(model.config.get_text_config()._attn_implementation)
 
 
 def _use(model: Any, name: str) -> None:
@@ -182,13 +226,13 @@ def branches_gap(model: Any, read: Read, collator: Collator, example: Row | None
     if example is not None:
         rows = [Row(example.prompt, r.output, example.media) for r in rows]
     [trie] = tries([r.prompt + r.output for r in rows], [0, 0], 2**62, least=1)
-    gaps = []
+    whole, alone, gaps = collator.pack(rows, [trie]), [collator.pad([row], "right") for row in rows], []
     with evaluating(model):
-        whole = collator.pack(rows, [trie])
-        for i, place in zip(trie.rows, whole.places, strict=True):
-            alone, size = collator.pad([rows[i]], "right"), len(rows[i].output) + 1
-            mine = read(whole, place[-size:]).float()
-            gaps.append((mine - read(alone, alone.places[0][-size:]).float()).abs().flatten())
+        sizes = [len(row.output) + 1 for row in rows]
+        own = [read(one, one.places[0][-size:]).float() for one, size in zip(alone, sizes, strict=True)]
+        with attending(model):
+            for i, place in zip(trie.rows, whole.places, strict=True):
+                gaps.append((read(whole, place[-sizes[i] :]).float() - own[i]).abs().flatten())
     return worst(model, torch.cat(gaps))
 
 
@@ -204,7 +248,9 @@ def _probe(model: Any) -> tuple[list[int], list[int], list[int]]:
     config = model.config.get_text_config()
     sizes = [v for k, v in config.to_dict().items() if ("window" in k or "chunk" in k) and isinstance(v, int)]
     room = getattr(config, "max_position_embeddings", None) or 2**62
-    length = max(4, min(max([72, *(v + 8 for v in sizes if not isinstance(v, bool))]), room - 16))
+    # One that is not smaller than the context never acts.
+    acting = [v + 8 for v in sizes if not isinstance(v, bool) and v < room]
+    length = max(4, min(max([72, *acting]), room - 16))
     special = {v for k, v in model.config.to_dict().items() if "token" in k and isinstance(v, int)}
     chance = np.random.default_rng(0)
     plain = [i for i in range(min(config.vocab_size, 1000)) if i not in special]

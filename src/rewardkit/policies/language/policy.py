@@ -60,7 +60,8 @@ class LanguagePolicy(LanguageViews, TextSteps):
         max_length: context in tokens; default: what the model's config says.
         truncation: what happens to longer rows: ``raise``, ``left`` (drops the prompt's beginning), ``right`` (drops
             the output's end).
-        max_tokens: padded tokens of one forward pass, in :meth:`evaluate` and :meth:`sample`; bounds memory.
+        max_tokens: tokens of one forward pass in :meth:`evaluate`, and of prompts and completions together that
+            :meth:`sample` works on at one time; bounds memory.
         chunk: positions whose logits exist at one time; default: 128 MiB of them.
         padding_side: of the batches in :meth:`evaluate`; the results do not depend on it.
         keep_start: keep the present weights as the view ``start``. Costs a copy of what trains; a LoRA model whose

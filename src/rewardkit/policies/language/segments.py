@@ -41,6 +41,7 @@ class Segments:
         blocks: long ``[L]``, tokens of an equal number that is not -1 see each other, whichever comes first (the
             images of Gemma 3). causal: else a token sees all of its segment, and there are roots only.
         asked: how many of each segment's last tokens have queries; default all. Keys have all of them.
+        narrow: what the last layer is to do; see :mod:`rewardkit.policies.language.narrow`.
     """
 
     sizes: Sequence[int]
@@ -48,6 +49,7 @@ class Segments:
     blocks: Tensor | None = None
     causal: bool = True
     asked: Sequence[int] = ()
+    narrow: Any = field(default=None, init=False, repr=False)
     _plans: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

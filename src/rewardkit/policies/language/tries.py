@@ -125,8 +125,9 @@ def _within(
 def _trie(ids: Sequence[np.ndarray], rows: Sequence[int], alike: Sequence[int], least: int) -> Trie:
     """One trie of sorted rows."""
     trie = Trie()
-
-    def grow(first: int, last: int, depth: int, parent: int) -> None:
+    left = [(0, len(rows), 0, -1)]
+    while left:
+        first, last, depth, parent = left.pop()
         shared = min(alike[first : last - 1], default=len(ids[rows[first]]))
         if shared > depth:
             trie.nodes.append(Node(ids[rows[first]][depth:shared].astype(np.int64), depth, parent))
@@ -137,8 +138,5 @@ def _trie(ids: Sequence[np.ndarray], rows: Sequence[int], alike: Sequence[int], 
             trie.leaves.append(parent)
             ends += 1
         if ends < last:
-            for a, b in _parts(alike, ends, last, shared + least):
-                grow(a, b, shared, parent)
-
-    grow(0, len(rows), 0, -1)
+            left += [(a, b, shared, parent) for a, b in _parts(alike, ends, last, shared + least)][::-1]
     return trie

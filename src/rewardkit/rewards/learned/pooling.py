@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rewardkit.policies.language.batch import Batch, Row, forward_inputs, without_cache
 from rewardkit.policies.language.narrow import read_states
-from rewardkit.policies.language.packing import Collator, branches_gap, can_pack, layout, worst
+from rewardkit.policies.language.packing import Collator, attending, branches_gap, can_pack, layout, worst
 from rewardkit.policies.language.segments import Segments
 from rewardkit.policies.language.tries import Trie
 from rewardkit.policies.modes import evaluating
@@ -121,4 +121,5 @@ def _whole_gap(model: Any, score: Score, collator: Collator) -> float:
     with evaluating(model):
         [(chosen, batch)] = layout(rows, collator, True, 2**62)
         alone = torch.cat([score(collator.pad([rows[i]], "right")) for i in chosen])
-        return worst(model, (score(batch) - alone).float().abs())
+        with attending(model):
+            return worst(model, (score(batch) - alone).float().abs())
